@@ -1,0 +1,1 @@
+"""Codes for a fixed dictionary: the problem, its solvers, tiles and threads."""

@@ -1,0 +1,1 @@
+"""Numba kernels. They trust their input, allocate once a tile and know neither options nor estimators."""

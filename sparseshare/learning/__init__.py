@@ -1,0 +1,1 @@
+"""Learning a dictionary: statistics, atom updates, initialisation, estimators."""

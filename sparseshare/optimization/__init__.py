@@ -1,0 +1,1 @@
+"""What every solver shares: penalties, constraints, the duality gap."""
