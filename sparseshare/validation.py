@@ -1,0 +1,239 @@
+"""Checks at the door: every message names the parameter or array, what was given and what is allowed."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from scipy.sparse import issparse
+
+
+def check_number(name, value, low=None, high=None, *, integer=False, allow_none=False, open_low=False, of=None):
+    """Refuse anything but a finite number in an interval.
+
+    Parameters
+    ----------
+    name : str
+        Parameter, as the user typed it.
+    value : object
+        What was given. Booleans are refused; NumPy scalars are welcome.
+    low, high : float or None, default=None
+        Ends of the interval, both inside it unless `open_low`.
+    integer : bool, default=False
+    allow_none : bool, default=False
+    open_low : bool, default=False
+        Exclude `low` itself.
+    of : str or None, default=None
+        Function or estimator that the parameter belongs to.
+
+    Returns
+    -------
+    int, float or None
+
+    Raises
+    ------
+    ValueError
+    """
+    if value is None and allow_none:
+        return None
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    right_kind = isinstance(value, Integral if integer else Real) and not isinstance(value, bool | np.bool_)
+    inside = right_kind and np.isfinite(value) and (low is None or value > low or (value == low and not open_low))
+    if inside and (high is None or value <= high):
+        return int(value) if integer else float(value)
+    allowed = "an integer" if integer else "a finite number"
+    if low is not None:
+        allowed += f" {'above' if open_low else 'of at least'} {low}"
+    if high is not None:
+        allowed += f"{' and' if low is not None else ' of'} at most {high}"
+    raise ValueError(_refusal(name, value, allowed + (" or None" if allow_none else ""), of))
+
+
+def check_choice(name, value, choices, *, of=None):
+    """Refuse anything but one of the choices (strings, None or booleans); return it.
+
+    Parameters
+    ----------
+    name : str
+    value : object
+    choices : sequence
+    of : str or None, default=None
+        Function or estimator that the parameter belongs to.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ValueError
+    """
+    # The type first: 1 == True, and comparing an array gives no truth value.
+    if any(isinstance(value, type(choice)) and value == choice for choice in choices):
+        return value
+    listed = [repr(choice) for choice in choices]
+    allowed = listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} or {listed[-1]}"
+    raise ValueError(_refusal(name, value, allowed, of))
+
+
+def check_bool(name, value, *, of=None):
+    """Refuse anything but True or False (Python's or NumPy's); return Python's.
+
+    Parameters
+    ----------
+    name : str
+    value : object
+    of : str or None, default=None
+        Function or estimator that the parameter belongs to.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ValueError
+    """
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise ValueError(_refusal(name, value, "True or False", of))
+
+
+def compute_dtype(*arrays):
+    """Precision to compute in: float32 if every array has it, else float64.
+
+    Parameters
+    ----------
+    *arrays : arrays or dtypes
+
+    Returns
+    -------
+    numpy.dtype
+    """
+    dtypes = {np.dtype(getattr(array, "dtype", array)) for array in arrays}
+    return np.dtype(np.float32 if dtypes == {np.dtype(np.float32)} else np.float64)
+
+
+def check_signals(X, n_features=None, *, name="X"):
+    """Accept signals as rows without copying them.
+
+    Arrays pass as they are, read-only, non-contiguous or memory-mapped, integers, booleans and float16 too: whoever
+    reads a tile of them casts that tile. CSR passes, other sparse formats become CSR. NaN and infinity are looked for
+    tile by tile, not here.
+
+    Parameters
+    ----------
+    X : array-like, DataFrame or sparse array of shape (n_samples, n_features)
+    n_features : int or None, default=None
+        Number of columns asked for.
+    name : str, default="X"
+        What the messages call it.
+
+    Returns
+    -------
+    X : ndarray, csr_array or csr_matrix
+    dtype : numpy.dtype
+        float32 or float64, what to compute in.
+
+    Raises
+    ------
+    ValueError
+    TypeError
+        If an object array holds what no number can be made of.
+    """
+    X = X if issparse(X) else _as_array(X, name)
+    _check_shape(X, name)
+    if n_features is not None and X.shape[1] != n_features:
+        raise ValueError(
+            f"Dictionary and {name} have different numbers of features: "
+            f"the dictionary has {n_features}, {name}.shape is {X.shape}"
+        )
+    if issparse(X):
+        _check_kind(X, name)
+        X = X.tocsr()
+    return X, compute_dtype(X)
+
+
+def check_dictionary(dictionary, dtype=None, *, name="dictionary"):
+    """Accept atoms as rows: dense, C-contiguous and finite, at least one. Atoms of zeros are allowed.
+
+    Parameters
+    ----------
+    dictionary : array-like, DataFrame or sparse array of shape (n_components, n_features)
+    dtype : dtype or None, default=None
+        float32 or float64; None decides by the dictionary.
+    name : str, default="dictionary"
+        What the messages call it.
+
+    Returns
+    -------
+    ndarray of shape (n_components, n_features)
+        The given array itself if nothing had to be changed: do not write into it.
+
+    Raises
+    ------
+    ValueError
+    TypeError
+        If an object array holds what no number can be made of.
+    """
+    array = _as_array(dictionary.toarray() if issparse(dictionary) else dictionary, name)
+    if array.ndim == 2 and len(array) == 0:
+        raise ValueError(f"{name} has no atoms: its shape is {array.shape}, n_components must be at least 1")
+    _check_shape(array, name)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is reported below
+        cast = np.ascontiguousarray(array, dtype=compute_dtype(array) if dtype is None else dtype)
+    if not np.isfinite(cast).all():
+        cause = f", or values too large for {cast.dtype}" if np.isfinite(array).all() else ""
+        raise ValueError(f"{name} contains NaN or infinity{cause}; every entry must be a finite number")
+    return cast
+
+
+def _refusal(name, value, allowed, of):
+    owner = f" of {of}" if of else ""
+    given = repr(value)
+    if len(given) > 60:
+        given = f"{given[:57]}..."
+    return f"The {name!r} parameter{owner} must be {allowed}, got {given}"
+
+
+def _as_array(X, name):
+    """Numeric ndarray; a view wherever NumPy can make one."""
+    if isinstance(X, np.ma.MaskedArray):
+        raise ValueError(f"{name} is a masked array, whose mask would be lost: pass its data and its mask apart")
+    try:
+        array = np.asarray(X)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a 2-D array of numbers: {error}") from error
+    if array.dtype == object:
+        try:
+            # Nullable columns of a DataFrame hold pd.NA, which no float can be made of.
+            array = X.to_numpy(np.float64, na_value=np.nan) if hasattr(X, "iloc") else array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name} must hold numbers: {error}") from error
+    _check_kind(array, name)
+    return array
+
+
+def _check_kind(array, name):
+    if array.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}, pass its real part")
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold numbers, got dtype {array.dtype}")
+
+
+def _check_shape(array, name):
+    """Two dimensions, neither of them empty. scikit-learn's words, which its estimator checks look for."""
+    if array.ndim < 2:
+        given = "1D array" if array.ndim == 1 else "scalar array"
+        raise ValueError(
+            f"Expected 2D array, got {given} instead: {name} must have the shape (n_samples, n_features). Reshape your "
+            "data: array.reshape(1, -1) makes one row of it, array.reshape(-1, 1) one column"
+        )
+    if array.ndim > 2:
+        raise ValueError(
+            f"Found array with dim {array.ndim}: {name} must be 2-D, a row a signal; got shape {array.shape}"
+        )
+    for axis, what in enumerate(("sample", "feature")):
+        if array.shape[axis] == 0:
+            raise ValueError(
+                f"Found array with 0 {what}(s) (shape={array.shape}) while a minimum of 1 is required by {name}."
+            )
