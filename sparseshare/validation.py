@@ -109,7 +109,7 @@ def compute_dtype(*arrays):
     -------
     numpy.dtype
     """
-    dtypes = {np.dtype(getattr(array, "dtype", array)) for array in arrays}
+    dtypes = {np.dtype(array if isinstance(array, type | np.dtype) else array.dtype) for array in arrays}
     return np.dtype(np.float32 if dtypes == {np.dtype(np.float32)} else np.float64)
 
 

@@ -1,0 +1,35 @@
+"""`import sparseshare` is light: heavy libraries wait for their first use."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("numba", "llvmlite", "cupy", "dask", "distributed", "matplotlib", "pandas", "polars")
+
+
+def fresh(code):
+    """What a new interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_nothing_heavy_is_loaded():
+    loaded = fresh("import sys, sparseshare; print(*sys.modules)").split()
+    assert "sparseshare" in loaded
+    assert not set(HEAVY) & set(loaded)
+
+
+@pytest.mark.slow
+def test_cost_beyond_the_parts_of_scikit_learn():
+    needed = fresh("import sys, sparseshare; print(*(name for name in sys.modules if name.startswith('sklearn')))")
+    code = f"""
+import importlib, time
+for name in {needed.split()!r}:
+    importlib.import_module(name)
+start = time.perf_counter()
+import sparseshare
+print(time.perf_counter() - start)
+"""
+    assert min(float(fresh(code)) for _ in range(5)) <= 0.1
