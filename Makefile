@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q
 FLAGS ?=
 
 .DEFAULT_GOAL := help
@@ -9,33 +10,37 @@ FLAGS ?=
 help:  ## list the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-# A stamp a set of extras: pip runs again only when pyproject.toml has changed.
-$(VENV)/installed: pyproject.toml
+# A stamp for each set of extras: pip runs again only when pyproject.toml has changed.
+$(VENV)/installed-demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -e ".[test,plot]"
+	$(INSTALL) -e ".[plot]"
 	touch $@
 
-$(VENV)/installed-bench: $(VENV)/installed
-	$(BIN)/python -m pip install --disable-pip-version-check -q -e ".[bench]"
+$(VENV)/installed-test: $(VENV)/installed-demo
+	$(INSTALL) -e ".[test,plot]"
 	touch $@
 
-setup: $(VENV)/installed  ## make .venv and install the package with what tests and demo need
+$(VENV)/installed-bench: $(VENV)/installed-demo
+	$(INSTALL) -e ".[bench]"
+	touch $@
 
-test: $(VENV)/installed  ## run every test (FLAGS="-k omp -x" is passed to pytest)
+setup: $(VENV)/installed-test  ## make .venv and install the package with what its tests need
+
+test: $(VENV)/installed-test  ## run every test (FLAGS="-k omp -x" is passed to pytest)
 	$(BIN)/python -m pytest $(FLAGS)
 
-test-fast: $(VENV)/installed  ## run all tests but the slow ones
+test-fast: $(VENV)/installed-test  ## run all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" $(FLAGS)
 
-lint: $(VENV)/installed  ## check style and formatting
+lint: $(VENV)/installed-test  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(VENV)/installed  ## fix style and formatting
+format: $(VENV)/installed-test  ## repair style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: $(VENV)/installed  ## learn a dictionary of photographs, encode one, search a penalty, draw a picture
+demo: $(VENV)/installed-demo  ## learn a dictionary of photographs, encode one, search a penalty, draw a picture
 	$(BIN)/python examples/demo.py
 
 bench: $(VENV)/installed-bench  ## measure against other packages (FLAGS names the rows)
