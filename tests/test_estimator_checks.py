@@ -1,0 +1,140 @@
+"""Every estimator passes scikit-learn's checks, the ones its suite leaves out, and refuses wrong parameters by name."""
+
+import re
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
+
+from sparseshare import KSVD, DictionaryLearning, MiniBatchDictionaryLearning, SparseCoder
+
+LEARNERS = [
+    SparseCoder(n_components=4, max_iter=20, random_state=0),
+    DictionaryLearning(n_components=4, max_iter=20, random_state=0),
+    MiniBatchDictionaryLearning(n_components=4, max_iter=5, batch_size=10, random_state=0),
+    KSVD(n_components=4, max_iter=5, random_state=0),
+]
+# The checks that the suite does not run on transformers of other packages.
+LEFT_OUT = [
+    "check_transformer_get_feature_names_out",
+    "check_transformer_get_feature_names_out_pandas",
+    "check_get_feature_names_out_error",
+    "check_set_output_transform",
+    "check_set_output_transform_pandas",
+    "check_set_output_transform_polars",
+    "check_global_output_transform_pandas",
+    "check_global_set_output_transform_polars",
+    "check_dataframe_column_names_consistency",
+    "check_inplace_ensure_writeable",
+    "check_estimators_partial_fit_n_features",
+]
+# A dictionary fixes the number of features, and every check brings data of its own: 3 columns if not listed here.
+WIDTHS = {
+    "check_fit2d_1feature": 1,
+    "check_estimators_fit_returns_self": 2,
+    "check_estimators_overwrite_params": 2,
+    "check_fit_check_is_fitted": 2,
+    "check_fit_idempotent": 2,
+    "check_n_features_in": 2,
+    "check_readonly_memmap_input": 2,
+    "check_n_features_in_after_fitting": 4,
+    "check_positive_only_tag_during_fit": 4,
+    "check_estimators_dtypes": 5,
+    "check_global_output_transform_pandas": 5,
+    "check_global_set_output_transform_polars": 5,
+    "check_set_output_transform": 5,
+    "check_set_output_transform_pandas": 5,
+    "check_set_output_transform_polars": 5,
+    "check_transformers_unfitted_stateless": 5,
+    "check_dataframe_column_names_consistency": 8,
+    "check_dtype_object": 10,
+    "check_fit2d_1sample": 10,
+}
+# Wrong values; a parameter that is not here gets an object that nothing can be made of.
+WRONG = {
+    "alpha": [-1, np.nan, "a"],
+    "batch_size": [0, 1.5],
+    "device": ["gpu"],
+    "l1_ratio": [-0.1, 1.1],
+    "max_iter": [0, 2.5, "many"],
+    "max_no_improvement": [-1, 0.5],
+    "n_components": [0, -1, 2.5],
+    "n_jobs": [1.5, "all"],
+    "n_nonzero_coefs": [0, 1.5],
+    "tol": [-1, np.nan],
+    "transform_alpha": [-1, np.nan],
+    "transform_max_iter": [0, 2.5],
+    "transform_n_nonzero_coefs": [0, 1.5],
+}
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),  # the data of the checks are tiny
+    # Some checks fit with a DataFrame and transform an array on purpose.
+    pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning"),
+]
+
+
+def name_of(check):
+    return getattr(check, "func", check).__name__
+
+
+def with_dictionary(width):
+    dictionary = np.random.default_rng(0).standard_normal((5, width))
+    return SparseCoder(dictionary=dictionary, transform_algorithm="lasso_lars", transform_alpha=0.1)
+
+
+@pytest.fixture
+def signals(rng):
+    return rng.standard_normal((30, 6))
+
+
+@parametrize_with_checks(LEARNERS)
+def test_common_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("check", [check for _, check in estimator_checks_generator(with_dictionary(3))], ids=name_of)
+def test_common_checks_with_a_given_dictionary(check):
+    check(with_dictionary(WIDTHS.get(name_of(check), 3)))
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+@pytest.mark.parametrize("estimator", [*LEARNERS, None], ids=lambda e: type(e).__name__ if e else "with_dictionary")
+def test_checks_that_the_suite_leaves_out(estimator, name):
+    if estimator is None:
+        estimator = with_dictionary(WIDTHS.get(name, 3))
+    if "partial_fit" in name and not hasattr(estimator, "partial_fit"):
+        pytest.skip("has no partial_fit")
+    getattr(estimator_checks, name)(type(estimator).__name__, clone(estimator))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "name"),
+    [(estimator, name) for estimator in LEARNERS for name in estimator.get_params() if name != "random_state"],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_wrong_parameters_are_named_in_fit(estimator, name, signals):
+    for wrong in [*WRONG.get(name, []), object()]:
+        estimator = clone(estimator).set_params(**{name: wrong})  # neither __init__ nor set_params complains
+        with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b") as caught:
+            estimator.fit(signals)
+        if name in WRONG and not isinstance(wrong, str):
+            assert re.search(re.escape(repr(wrong)[:20]), str(caught.value)), (
+                f"what was given is not told: {caught.value}"
+            )
+
+
+@pytest.mark.parametrize("estimator", LEARNERS, ids=lambda estimator: type(estimator).__name__)
+def test_random_state_is_checked_by_scikit_learn(estimator, signals):
+    with pytest.raises(ValueError, match="cannot be used to seed"):
+        clone(estimator).set_params(random_state="a").fit(signals)
+
+
+@pytest.mark.parametrize("estimator", LEARNERS, ids=lambda estimator: type(estimator).__name__)
+def test_parameters_survive_clone_and_fit(estimator, signals):
+    parameters = estimator.get_params()
+    copy = clone(estimator)
+    assert copy.get_params() == type(estimator)(**parameters).get_params() == parameters
+    assert copy.set_params(**parameters).fit(signals).get_params() == parameters
