@@ -171,5 +171,5 @@ def test_a_planted_breach_is_found(tmp_path, file, text, complaint):
     (copy / file).parent.mkdir(exist_ok=True)
     with (copy / file).open("a") as planted:
         planted.write(f"\n{text}\n")
-    found = [line for line in violations(copy) if line not in violations(PACKAGE)]
+    found = violations(copy)
     assert any(complaint in line and (line.startswith(file) or "ring" in line) for line in found), found
