@@ -1,8 +1,8 @@
 """The lasso by proximal gradient steps: ISTA, and FISTA with adaptive restart.
 
-Beck and Teboulle 2009; restart by the gradient scheme of O'Donoghue and Candes 2015, section 3.2. Iterates are sparse, so
-an iteration is one sweep over the Gram rows of the atoms in use. Correlations are kept at the thresholded iterates, where
-they give the duality gap for nothing; at the extrapolated point they are a combination of the last two.
+Beck and Teboulle 2009; restart by the gradient scheme of O'Donoghue and Candes 2015, section 3.2. Iterates are sparse,
+so an iteration is one sweep over the Gram rows of the atoms in use. Correlations are kept at the thresholded iterates,
+where they give the duality gap for nothing; at the extrapolated point they are a combination of the last two.
 """
 
 from math import sqrt

@@ -162,7 +162,7 @@ def _before(value, atom, than, than_atom):
 
 @part
 def _largest(v, count, positive, heap_value, heap_atom, idx, coef):
-    """The `count` largest non-zero entries of v by magnitude (by value if positive), earlier atoms first where they tie.
+    """The `count` largest non-zero entries of v by magnitude (by value if positive), earlier atoms first on a tie.
 
     They are kept in a heap whose root is the least of them, and come out in the order of the atoms.
     """
