@@ -1,0 +1,147 @@
+"""The part of the atom sweep that cannot be a matrix product: atoms of one block, one after the other.
+
+The step of atom k is d_k <- P(d_k + r_k) with r_k = (B_k - A_k D) / A_kk, which is the exact minimiser over d_k of the
+quadratic of A and B, for any set with projection P, since that quadratic is isotropic in d_k.
+"""
+
+import numpy as np
+
+from .jit import kernel, part
+
+
+@part
+def _divide_by_norm(row, sphere):
+    total = 0.0
+    for f in range(len(row)):
+        total += np.float64(row[f]) * np.float64(row[f])
+    if total > 0 and (sphere or total > 1):
+        inverse = 1 / np.sqrt(total)
+        for f in range(len(row)):
+            row[f] *= inverse
+    return total
+
+
+@kernel  # not a part: it allocates
+def _threshold_for_budget(row, budget, ball):
+    """The t for which S_t(row) has |.|_1 = budget, or, with `ball`, |.|_1 = budget |.|_2."""
+    ordered = np.sort(np.abs(row).astype(np.float64))[::-1]
+    total, squares = 0.0, 0.0
+    threshold = 0.0
+    for i in range(len(row)):
+        count = i + 1.0
+        total += ordered[i]
+        squares += ordered[i] * ordered[i]
+        end = ordered[i + 1] if i + 1 < len(row) else 0.0
+        if ball:
+            l1 = total - count * end
+            l2 = squares - 2 * end * total + count * end * end
+            if l1 * l1 >= budget * budget * l2 or i + 1 == len(row):
+                free = count - budget * budget
+                if free <= 1e-12 * count:
+                    return end
+                spread = max(count * squares - total * total, 0.0)
+                return max((total - budget * np.sqrt(spread / free)) / count, end)
+        elif ordered[i] * count > total - budget:
+            threshold = (total - budget) / count
+    return threshold
+
+
+@part
+def _shrink(row, threshold):
+    """Soft-threshold a row; return its squared norm and its l1 norm."""
+    squares, total = 0.0, 0.0
+    for f in range(len(row)):
+        size = max(abs(np.float64(row[f])) - threshold, 0.0)
+        row[f] = size if row[f] > 0 else -size
+        squares += size * size
+        total += size
+    return squares, total
+
+
+@kernel  # not a part: it allocates
+def _project(row, sphere, nonnegative, zero_mean, l1_budget):
+    """The projection of `optimization/constraints.py`, in place; an l1_budget of 0 means none."""
+    n_features = len(row)
+    best = 0
+    for f in range(n_features):
+        if row[f] > row[best]:
+            best = f
+    if zero_mean:
+        for _ in range(2):
+            mean = 0.0
+            for f in range(n_features):
+                mean += np.float64(row[f])
+            mean /= n_features
+            for f in range(n_features):
+                row[f] -= mean
+    if nonnegative:
+        for f in range(n_features):
+            if row[f] < 0:
+                row[f] = 0
+    if l1_budget > 0:
+        copy = row.copy()
+        _divide_by_norm(row, False)
+        _, total = _shrink(row, 0.0)
+        if total > l1_budget:
+            row[:] = copy
+            squares, _ = _shrink(row, _threshold_for_budget(copy, l1_budget, False))
+            if squares > 1:
+                row[:] = copy
+                _shrink(row, _threshold_for_budget(copy, l1_budget, True))
+                _divide_by_norm(row, True)
+        return
+    if _divide_by_norm(row, sphere) == 0 and sphere:
+        row[best if nonnegative else 0] = 1
+        if zero_mean:
+            row[0], row[1] = np.sqrt(0.5), -np.sqrt(0.5)
+
+
+@kernel
+def normalise_rows(A, B, first, last, least_mass, A_rows, B_rows):
+    """A_rows = A_k / A_kk and B_rows = B_k / A_kk for the atoms of a block, in the dtype of the dictionary.
+
+    Ratios stay within the range of float32 whatever the scale of the data. Atoms with A_kk <= least_mass get rows of
+    zeros, by which `sweep_block` knows that they take no step.
+    """
+    for k in range(first, last):
+        mass = A[k, k]
+        inverse = 1 / mass if mass > least_mass else 0.0
+        row, cross = A_rows[k - first], B_rows[k - first]
+        for j in range(A.shape[1]):
+            row[j] = A[k, j] * inverse
+        for f in range(B.shape[1]):
+            cross[f] = B[k, f] * inverse
+
+
+@kernel
+def sweep_block(first, ratios, steps, sphere, nonnegative, zero_mean, l1_budget, dictionary):
+    """Block coordinate descent over the atoms of a block (Mairal et al. 2010, algorithm 2).
+
+    Parameters
+    ----------
+    first : number of the first atom of the block
+    ratios : (b, K) array, A_kj / A_kk; a row of zeros leaves its atom alone
+    steps : (b, n) array, (B_k - A_k D) / A_kk for the dictionary before the block; used as scratch
+    sphere, nonnegative, zero_mean : booleans
+    l1_budget : float64, 0 for none
+    dictionary : (K, n) array, updated in place
+    """
+    n_atoms, n_features = steps.shape
+    new = np.empty(n_features, dictionary.dtype)
+    for i in range(n_atoms):
+        k = first + i
+        if ratios[i, k] == 0:
+            continue
+        atom, step = dictionary[k], steps[i]
+        for f in range(n_features):
+            new[f] = atom[f] + step[f]
+        _project(new, sphere, nonnegative, zero_mean, l1_budget)
+        for f in range(n_features):
+            step[f] = new[f] - atom[f]
+            atom[f] = new[f]
+        for j in range(i + 1, n_atoms):
+            ratio = ratios[j, k]
+            if ratio != 0:
+                later = steps[j]
+                for f in range(n_features):
+                    later[f] -= ratio * step[f]

@@ -1,0 +1,162 @@
+"""What the learners share while they fit: checked parameters, the first dictionary, epochs with their reports."""
+
+import time
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+
+from sparseshare.callbacks import CallbackSupportMixin, report_epoch
+from sparseshare.optimization.constraints import AtomConstraint
+from sparseshare.validation import check_bool, check_choice, check_number
+
+from .initialization import initial_dictionary
+from .transformer import ALGORITHMS, SparseTransformer
+
+_STILL_FALLING = (
+    1e-3  # relative decrease in the last iteration from which it is worth saying that max_iter was too small
+)
+
+
+class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
+    """A transformer whose dictionary is learned.
+
+    Subclasses name the updates they know in `_dict_updates` and have the parameters `n_components`, `alpha`,
+    `max_iter`, `tol`, `fit_algorithm`, `n_nonzero_coefs`, `max_error`, `dict_init`, `dict_update`, `positive_dict`,
+    `zero_mean_dict`, `atom_norm`, `atom_l1_budget`, `replace_atoms`, `warm_start`, `random_state`, `callback` and
+    `verbose` beside those of `SparseTransformer`.
+    """
+
+    _dict_updates = ("bcd", "mod")
+    _alpha_may_be_none = False
+
+    def _check_learning_parameters(self):
+        of = type(self).__name__
+        self._check_coding_parameters()
+        check_choice("fit_algorithm", self.fit_algorithm, ("cd", *ALGORITHMS), of=of)
+        if self.fit_algorithm == "lars" and self.positive_code:
+            raise ValueError(
+                "Positive constraint not supported for 'lars' coding method. Use fit_algorithm='lasso_lars' or 'cd'."
+            )
+        check_choice("dict_update", self.dict_update, self._dict_updates, of=of)
+        check_number("n_components", self.n_components, 1, integer=True, allow_none=True, of=of)
+        check_number("alpha", self.alpha, 0, allow_none=self._alpha_may_be_none, of=of)
+        check_number("max_iter", self.max_iter, 0, integer=True, of=of)
+        check_number("tol", self.tol, 0, of=of)
+        check_number("n_nonzero_coefs", self.n_nonzero_coefs, 1, integer=True, allow_none=True, of=of)
+        check_number("max_error", self.max_error, 0, allow_none=True, of=of)
+        if not isinstance(self.verbose, bool | np.bool_):
+            check_number("verbose", self.verbose, 0, integer=True, of=of)
+        for name in ("replace_atoms", "warm_start"):
+            check_bool(name, getattr(self, name), of=of)
+        if self.callback is not None and not callable(self.callback):
+            raise ValueError(f"The 'callback' parameter of {of} must be a callable or None, got {self.callback!r}")
+
+    def _constraint(self):
+        return AtomConstraint(
+            norm=self.atom_norm,
+            nonnegative=self.positive_dict,
+            zero_mean=self.zero_mean_dict,
+            l1_budget=self.atom_l1_budget,
+        )
+
+    def _first_dictionary(self, X, constraint, dtype, random_state=None):
+        """The dictionary that a fit starts from: a copy of its own, feasible if it is going to be changed."""
+        if self.warm_start and hasattr(self, "components_"):
+            dictionary = np.array(self.components_, dtype=dtype)
+            wanted = (len(dictionary) if self.n_components is None else self.n_components, X.shape[1])
+            if dictionary.shape != wanted:
+                raise ValueError(
+                    f"warm_start=True goes on from components_ of shape {dictionary.shape}, but the parameters and X "
+                    f"ask for {wanted}: fit a clone, or with warm_start=False"
+                )
+            return dictionary
+        random_state = check_random_state(self.random_state) if random_state is None else random_state
+        dictionary = initial_dictionary(X, self.n_components, self.dict_init, constraint, random_state, dtype)
+        return constraint.project(dictionary) if self.max_iter > 0 else dictionary
+
+    def _iterate(self, alternation, X, y, patience=1):
+        """Steps of an alternation until the objective stops falling; sets what a batch learner reports.
+
+        Converged means that for `patience` iterations the objective has not fallen by `tol` times its value below the
+        lowest so far. An iteration that exchanged atoms in use starts the comparison afresh.
+        """
+        errors, converged, decrease = [], False, np.inf
+        lowest, waited = np.inf, 0
+        with EpochReports(self, X, y) as reports:
+            for iteration in range(self.max_iter):
+                reports.begin()
+                error = alternation.step()
+                errors.append(error)
+                decrease = lowest - error
+                waited = 0 if decrease > self.tol * error else waited + 1
+                lowest = error if alternation.restarted else min(lowest, error)
+                converged = self.tol > 0 and waited >= patience and not alternation.restarted
+                if self.callback is not None and iteration % 5 == 0:
+                    self.callback(
+                        dict(
+                            ii=iteration,
+                            dictionary=alternation.dictionary,
+                            code=alternation.codes,
+                            errors=errors,
+                            current_cost=error,
+                        )  # fmt: skip
+                    )
+                if reports.end(error / X.shape[0], alternation.dictionary) or converged:
+                    break
+        if self.tol > 0 and not converged and len(errors) == self.max_iter > 1 and decrease > _STILL_FALLING * error:
+            warnings.warn(
+                f"{type(self).__name__} stopped after max_iter={self.max_iter} iterations, the last of which still "
+                f"lowered the objective by {decrease / error:.1%}: raise max_iter or tol",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        self.components_ = alternation.dictionary
+        self.error_ = errors
+        self.loss_curve_ = [error / X.shape[0] for error in errors]
+        self.n_iter_ = len(errors)
+        self.converged_ = converged
+
+
+class EpochReports:
+    """Tell scikit-learn's callbacks, and the terminal if asked for, how a fit is going: one task an epoch."""
+
+    def __init__(self, estimator, X, y):
+        self.estimator = estimator
+        self.state = dict(estimator=estimator, X=X, y=y)
+        self.epoch = 0
+
+    def __enter__(self):
+        self.started = time.perf_counter()
+        self.fit = self.estimator._init_callback_context(max_subtasks=self.estimator.max_iter)
+        self.fit.call_on_fit_task_begin(**self.state)
+        self.dictionary = None
+        return self
+
+    def begin(self):
+        """An epoch begins."""
+        self.task = self.fit.subcontext(task_name="epoch")
+        self.task.call_on_fit_task_begin(**self.state)
+
+    def end(self, loss, dictionary):
+        """An epoch has ended with a mean objective per signal; True if a callback asks to stop."""
+        self.epoch += 1
+        self.dictionary = dictionary
+        if self.estimator.verbose:
+            report_epoch(
+                type(self.estimator).__name__, self.epoch, self.estimator.max_iter, loss,
+                time.perf_counter() - self.started,
+            )  # fmt: skip
+        return bool(
+            self.task.call_on_fit_task_end(
+                **self.state, metadata={"loss": loss}, reconstruction_attributes=self._attributes
+            )
+        )
+
+    def _attributes(self):
+        return dict(components_=self.dictionary.copy(), n_iter_=self.epoch)
+
+    def __exit__(self, kind, *error):
+        if kind is None and self.dictionary is not None:
+            self.fit.call_on_fit_task_end(**self.state, reconstruction_attributes=self._attributes)

@@ -1,0 +1,265 @@
+"""Additive statistics of coded signals: all that a dictionary update has to know about them.
+
+With A = W'W and B = W'X the squared error of any dictionary D is |X - W D|^2 = |X|^2 - 2 <B, D> + <A, D D'>, so updates
+and objectives need no signals once these are summed, and sums of batches, of workers, of days simply add up
+(Mairal, Bach, Ponce and Sapiro 2010, section 3.2).
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from functools import partial
+
+import numpy as np
+from scipy.sparse import issparse
+
+from sparseshare.coding.tiles import thread_count
+from sparseshare.kernels.dispatch import kernels_for
+
+_BLOCK = 4096  # signals that are made dense at a time
+
+
+@dataclass
+class Statistics:
+    """Sums over coded signals, in float64.
+
+    Attributes
+    ----------
+    A : ndarray of shape (n_components, n_components)
+        W'W.
+    B : ndarray of shape (n_components, n_features)
+        W'X.
+    l1 : ndarray of shape (n_components,)
+        Sum of |w_k| of each atom.
+    usage : ndarray of shape (n_components,)
+        Number of signals that use each atom. Never weighted, and forgotten as the rest is.
+    squared_norm : float
+        |X|^2.
+    n_seen : float
+        Number of signals, weighted.
+    """
+
+    A: np.ndarray
+    B: np.ndarray
+    l1: np.ndarray
+    usage: np.ndarray
+    squared_norm: float = 0.0
+    n_seen: float = 0.0
+
+    @classmethod
+    def zeros(cls, n_components, n_features):
+        """Statistics of no signals."""
+        shapes = (n_components, n_components), (n_components, n_features), n_components, n_components
+        return cls(*map(np.zeros, shapes))
+
+    def add(self, X, codes, *, weight=1.0, n_jobs=None):
+        """Count further signals in.
+
+        Parameters
+        ----------
+        X : ndarray or CSR array of shape (n_samples, n_features)
+            Made dense block by block.
+        codes : csr_array of shape (n_samples, n_components)
+        weight : float, default=1.0
+            What every signal counts.
+        n_jobs : int or None, default=None
+            Threads; None takes all. The result is the same to the last bit.
+
+        Returns
+        -------
+        self
+        """
+        n_blocks = -(-X.shape[0] // _BLOCK)
+        threads = thread_count(n_jobs) if n_blocks > 1 else 1  # a pool costs more than a small sum
+        if threads == 1:
+            return self._add(X, codes, weight, map, 1)
+        with ThreadPoolExecutor(threads) as pool:
+            return self._add(X, codes, weight, pool.map, 4 * threads)
+
+    def _add(self, X, codes, weight, run, n_shares):
+        kernels = kernels_for("cpu", "statistics")
+        weight = float(weight)
+        for rows, (indptr, indices, values) in code_blocks(codes):
+            block = dense_rows(X, rows, values.dtype)
+            order = (
+                np.empty(len(self.A) + 1, np.int64),
+                np.empty(len(indices), np.int32),
+                np.empty(len(indices), np.int32),
+            )
+            kernels.order_by_atom(indptr, indices, *order)
+            accumulate = partial(kernels.accumulate, indptr, indices, values, block, weight, *order)
+            list(run(lambda share, add=accumulate: add(*share, self.A, self.B), _even_shares(order[0], n_shares)))
+            kernels.atom_usage(indices, values, weight, self.l1, self.usage)
+            self.squared_norm += weight * float(np.einsum("ij,ij->", block, block, dtype=np.float64))
+            self.n_seen += weight * len(block)
+        return self
+
+    def merge(self, other):
+        """Statistics of the signals of both.
+
+        Parameters
+        ----------
+        other : Statistics
+            For the same dictionary.
+
+        Returns
+        -------
+        Statistics
+        """
+        return Statistics(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+    def forget(self, factor):
+        """Let the signals seen so far count `factor` times as much, in place.
+
+        Parameters
+        ----------
+        factor : float
+            Between 0 and 1.
+
+        Returns
+        -------
+        self
+        """
+        for array in (self.A, self.B, self.l1, self.usage):
+            array *= factor
+        self.squared_norm *= factor
+        self.n_seen *= factor
+        return self
+
+    def rescale(self, norms):
+        """Multiply the codes of atom k by norms[k], in place: the atom was divided by it."""
+        norms = np.asarray(norms, dtype=np.float64)
+        self.A *= norms[:, None]
+        self.A *= norms
+        self.B *= norms[:, None]
+        self.l1 *= norms
+
+    def hand_over(self, atom, to, sign):
+        """Turn the codes of one atom into codes of another one, which is (nearly) `sign` times it, in place."""
+        self.A[to] += sign * self.A[atom]
+        self.A[:, to] += sign * self.A[:, atom]
+        self.B[to] += sign * self.B[atom]
+        self.l1[to] += self.l1[atom]
+        self.usage[to] += self.usage[atom]
+        self.drop(atom)
+
+    def drop(self, atom):
+        """Set the codes of an atom to zero, in place."""
+        self.A[atom] = self.A[:, atom] = self.B[atom] = self.l1[atom] = self.usage[atom] = 0
+
+    def squared_error(self, dictionary):
+        """|X - W D|^2 of any dictionary, exact up to rounding of |X|^2.
+
+        Parameters
+        ----------
+        dictionary : array of shape (n_components, n_features)
+
+        Returns
+        -------
+        float
+        """
+        D = dictionary.astype(np.float64, copy=False)
+        fit = np.vdot(self.A, D @ D.T) - 2 * np.vdot(self.B, D)
+        return max(self.squared_norm + float(fit), 0.0)
+
+    def objective(self, dictionary, alpha=0.0, l1_ratio=1.0):
+        """0.5 |X - W D|^2 + alpha * l1_ratio * |W|_1 + 0.5 * alpha * (1 - l1_ratio) * |W|^2, summed over the signals.
+
+        Parameters
+        ----------
+        dictionary : array of shape (n_components, n_features)
+        alpha : float, default=0.0
+        l1_ratio : float, default=1.0
+
+        Returns
+        -------
+        float
+        """
+        penalty = alpha * (l1_ratio * self.l1.sum() + 0.5 * (1 - l1_ratio) * np.trace(self.A))
+        return 0.5 * self.squared_error(dictionary) + float(penalty)
+
+
+def partial_statistics(X, codes, *, n_jobs=None):
+    """Statistics of some signals and their codes.
+
+    Parameters
+    ----------
+    X : ndarray or CSR array of shape (n_samples, n_features)
+    codes : csr_array of shape (n_samples, n_components)
+    n_jobs : int or None, default=None
+
+    Returns
+    -------
+    Statistics
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.sparse import csr_array
+    >>> from sparseshare.learning.statistics import partial_statistics
+    >>> codes = csr_array(np.array([[1.0, 0.0], [2.0, 3.0]]))
+    >>> partial_statistics(np.array([[1.0], [10.0]]), codes).A
+    array([[5., 6.],
+           [6., 9.]])
+    """
+    return Statistics.zeros(codes.shape[1], X.shape[1]).add(X, codes, n_jobs=n_jobs)
+
+
+def squared_residuals(X, codes, dictionary):
+    """|x - w D|^2 of every signal.
+
+    Parameters
+    ----------
+    X : ndarray or CSR array of shape (n_samples, n_features)
+    codes : csr_array of shape (n_samples, n_components)
+    dictionary : ndarray of shape (n_components, n_features)
+        In the dtype of the codes.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), float64
+    """
+    residuals = np.empty(X.shape[0])
+    kernels = kernels_for("cpu", "statistics")
+    for rows, arrays in code_blocks(codes):
+        kernels.squared_residuals(*arrays, dense_rows(X, rows, dictionary.dtype), dictionary, residuals[rows])
+    return residuals
+
+
+def code_blocks(codes):
+    """Blocks of rows of a CSR matrix: pairs of a slice and the three arrays as the kernels take them."""
+    n_samples = codes.shape[0]
+    indices = codes.indices.astype(np.int32, copy=False)
+    for start in range(0, n_samples, _BLOCK):
+        stop = min(start + _BLOCK, n_samples)
+        indptr = codes.indptr[start : stop + 1].astype(np.int64)
+        first, last = indptr[0], indptr[-1]
+        indptr -= first
+        yield slice(start, stop), (indptr, indices[first:last], codes.data[first:last])
+
+
+def dense_rows(X, rows, dtype):
+    """Some signals as the kernels take them: dense, in C order, of one dtype, writeable.
+
+    Parameters
+    ----------
+    X : ndarray or CSR array of shape (n_samples, n_features)
+    rows : slice or array of int
+    dtype : dtype
+
+    Returns
+    -------
+    ndarray
+        A view where that is possible.
+    """
+    block = X[rows].toarray() if issparse(X) else X[rows]
+    block = np.ascontiguousarray(block, dtype=dtype)
+    # Numba would compile every kernel once more for arrays that are read-only.
+    return block if block.flags.writeable else block.copy()
+
+
+def _even_shares(starts, n_shares):
+    """Ranges of atoms with about equally many non-zeros."""
+    n_atoms = len(starts) - 1
+    cuts = np.searchsorted(starts, np.linspace(0, starts[-1], n_shares + 1)[1:-1])
+    bounds = np.unique(np.concatenate([[0], np.minimum(cuts, n_atoms), [n_atoms]])).tolist()
+    return list(zip(bounds[:-1], bounds[1:], strict=True))

@@ -1,0 +1,235 @@
+"""What every estimator with a dictionary shares: codes of new signals, reconstruction, score, names, persistence."""
+
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+from scipy.sparse import csr_array, hstack
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from sparseshare.coding.encode import encode
+from sparseshare.coding.problem import Problem
+from sparseshare.devices import resolve_device
+from sparseshare.validation import check_bool, check_choice, check_number, check_signals
+
+from .statistics import dense_rows, squared_residuals
+
+ALGORITHMS = ("auto", "lasso_lars", "lars", "lasso_cd", "ista", "fista", "omp", "ols", "mp", "iht", "threshold")
+COUNTED = ("lars", "omp", "ols", "mp", "iht")  # a number of non-zeros is their sparsity
+PENALISED = ("auto", "lasso_lars", "lasso_cd", "ista", "fista", "threshold")  # a penalty alpha is
+WARM = ("auto", "lasso_lars", "lasso_cd", "ista", "fista")  # start from codes that are there
+_ALIASES = {"lars": "lasso_lars", "cd": "lasso_cd"}  # scikit-learn's names while fitting
+_SCORED_AT_ONCE = 4096
+
+
+class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Signals to codes and back, for estimators that hold a dictionary.
+
+    Subclasses have the parameters `transform_algorithm`, `transform_n_nonzero_coefs`, `transform_alpha`,
+    `transform_max_error`, `transform_max_iter`, `transform_tol`, `l1_ratio`, `positive_code`, `split_sign`,
+    `sparse_output`, `n_jobs` and `device`, and what `_fitting_problem` reads.
+    """
+
+    def transform(self, X):
+        """Codes of signals.
+
+        Parameters
+        ----------
+        X : array-like or sparse array of shape (n_samples, n_features)
+            Sparse and memory-mapped signals are read tile by tile.
+
+        Returns
+        -------
+        codes : ndarray or csr_array of shape (n_samples, n_components)
+            A csr_array with `sparse_output=True`. Twice as wide with `split_sign`: positive parts, then negative parts.
+            float32 if X is float32, else float64.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If codes have not converged after `transform_max_iter` iterations.
+        """
+        self._check_is_ready()
+        X, dtype = self._check_signals(X, reset=False)
+        return self._output(self._codes(X, dtype))
+
+    def inverse_transform(self, X):
+        """Signals that codes stand for, codes @ dictionary.
+
+        Parameters
+        ----------
+        X : array-like or sparse array of shape (n_samples, n_components)
+            Codes as `transform` returns them.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        self._check_is_ready()
+        codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
+        dictionary = self._dictionary(codes.dtype)
+        n_components = len(dictionary)
+        expected = 2 * n_components if self.split_sign else n_components
+        if codes.shape[1] != expected:
+            raise ValueError(
+                "The number of components in the code is different from the number of components in the dictionary. "
+                f"Expected {expected}, got {codes.shape[1]}."
+            )
+        if self.split_sign:
+            codes = codes[:, :n_components] - codes[:, n_components:]
+        return codes @ dictionary
+
+    def score(self, X, y=None):
+        """Share of the variance that the reconstruction explains, 1 - |X - X_hat|^2 / |X - mean(X)|^2.
+
+        The smallest penalty always scores best: to choose a penalty, score something else that depends on the codes.
+
+        Parameters
+        ----------
+        X : array-like or sparse array of shape (n_samples, n_features)
+        y : ignored
+
+        Returns
+        -------
+        float
+            1 is perfect. Where X is constant, 1 for a perfect reconstruction and 0 otherwise.
+        """
+        self._check_is_ready()
+        X, dtype = self._check_signals(X, reset=False)
+        codes = self._codes(X, dtype)
+        error = float(squared_residuals(X, codes, self._dictionary(dtype)).sum())
+        blocks = [slice(i, i + _SCORED_AT_ONCE) for i in range(0, X.shape[0], _SCORED_AT_ONCE)]
+        mean = sum(dense_rows(X, rows, np.float64).sum(axis=0) for rows in blocks) / X.shape[0]
+        variance = sum(float(((dense_rows(X, rows, np.float64) - mean) ** 2).sum()) for rows in blocks)
+        if variance == 0:
+            return 1.0 if error == 0 else 0.0
+        return 1 - error / variance
+
+    def _check_is_ready(self):
+        check_is_fitted(self)
+
+    def _dictionary(self, dtype):
+        return self.components_.astype(dtype, copy=False)
+
+    def _check_signals(self, X, reset):
+        resolve_device(self.device, X)
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        X, dtype = check_signals(X)
+        if reset:
+            self.n_features_in_ = X.shape[1]
+        return X, dtype
+
+    def _check_coding_parameters(self):
+        """Refuse wrong values of the parameters that all estimators share."""
+        of = type(self).__name__
+        check_choice("transform_algorithm", self.transform_algorithm, (None, *ALGORITHMS), of=of)
+        check_number(
+            "transform_n_nonzero_coefs", self.transform_n_nonzero_coefs, 1, integer=True, allow_none=True, of=of
+        )
+        check_number("transform_alpha", self.transform_alpha, 0, allow_none=True, of=of)
+        check_number("transform_max_error", self.transform_max_error, 0, allow_none=True, of=of)
+        check_number("transform_max_iter", self.transform_max_iter, 0, integer=True, of=of)
+        check_number("transform_tol", self.transform_tol, 0, of=of)
+        check_number("l1_ratio", self.l1_ratio, 0, 1, open_low=True, of=of)
+        check_number("n_jobs", self.n_jobs, integer=True, allow_none=True, of=of)
+        for name in ("split_sign", "positive_code", "sparse_output"):
+            check_bool(name, getattr(self, name), of=of)
+
+    def _transforming_algorithm(self):
+        if self.transform_algorithm is not None:
+            return self.transform_algorithm
+        return fitting_algorithm(self.fit_algorithm)
+
+    def _transforming_problem(self):
+        """Options of the coding problem that `transform` solves: what is None is as in `fit`."""
+        fitted = self._fitting_problem()
+        options = dict(fitted, algorithm=self._transforming_algorithm())
+        for name in ("n_nonzero_coefs", "alpha", "max_error"):
+            given = getattr(self, f"transform_{name}")
+            if given is not None:
+                options[name] = given
+        return coding_options(**options)
+
+    def _fitting_problem(self):
+        """Options of the coding problem that `fit` solves, before `coding_options` drops what does not apply."""
+        return dict(
+            algorithm=fitting_algorithm(self.fit_algorithm),
+            alpha=self.alpha,
+            l1_ratio=self.l1_ratio,
+            n_nonzero_coefs=self.transform_n_nonzero_coefs if self.n_nonzero_coefs is None else self.n_nonzero_coefs,
+            max_error=self.max_error,
+            positive=self.positive_code,
+            tol=self.transform_tol,
+            max_iter=self.transform_max_iter,
+        )
+
+    def _codes(self, X, dtype):
+        self._check_coding_parameters()
+        problem = Problem(self._dictionary(dtype), **self._transforming_problem())
+        codes = encode(X, problem, n_jobs=self.n_jobs)
+        failed = int((~codes.converged).sum())
+        if failed and problem.algorithm in PENALISED:
+            warnings.warn(
+                f"{failed} of {X.shape[0]} codes have not converged within transform_max_iter="
+                f"{self.transform_max_iter} iterations: raise it, or transform_tol={self.transform_tol}",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return codes.values
+
+    def _output(self, codes):
+        if self.split_sign:
+            codes = hstack([codes.maximum(0), (-codes).maximum(0)], format="csr")
+        return csr_array(codes) if self.sparse_output else codes.toarray()
+
+    @property
+    def _n_features_out(self):
+        n_components = len(self.components_)
+        return 2 * n_components if self.split_sign else n_components
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.sparse = True
+        return tags
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "_sparseshare_version": _package_version()}
+
+    def __setstate__(self, state):
+        state = dict(state)
+        stored, current = state.pop("_sparseshare_version", "unknown"), _package_version()
+        if stored != current:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__, current_sklearn_version=current, original_sklearn_version=stored
+                ),
+                stacklevel=2,
+            )
+        super().__setstate__(state)
+
+
+def fitting_algorithm(name):
+    """The algorithm that a name stands for while fitting: scikit-learn's "lars" and "cd" are lasso solvers there."""
+    return _ALIASES.get(name, name)
+
+
+def coding_options(*, algorithm, alpha, l1_ratio, n_nonzero_coefs, max_error, **options):
+    """Keyword arguments of `Problem` for an algorithm, without those that mean nothing to it."""
+    options["algorithm"] = algorithm
+    if algorithm in PENALISED:
+        options.update(alpha=1.0 if alpha is None else float(alpha), l1_ratio=float(l1_ratio))
+    if algorithm in COUNTED:
+        options["n_nonzero_coefs"] = n_nonzero_coefs
+    if max_error is not None:
+        options["max_error"] = max_error
+    return options
+
+
+def _package_version():
+    try:
+        return version("sparseshare")
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"
