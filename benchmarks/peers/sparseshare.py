@@ -1,0 +1,54 @@
+"""This package, as its users call it: defaults wherever the task does not ask for something."""
+
+from importlib import metadata
+
+import numpy as np
+from scipy.sparse import csr_array, vstack
+from streaming import watched_learning
+from work import Work
+
+import sparseshare
+
+
+def version():
+    return metadata.version("sparseshare")
+
+
+def encode(X, D, threads, **options):
+    """Codes as csr_array; the options are those of `sparse_encode`."""
+    return Work(lambda: sparseshare.sparse_encode(X, D, sparse_output=True, n_jobs=threads, **options))
+
+
+def path(X, D, alphas, threads):
+    """Codes at every penalty, stacked one penalty after the other."""
+
+    def rows(codes):
+        return vstack([csr_array(each) for each in codes], format="csr")
+
+    return Work(lambda: sparseshare.sparse_encode_path(X, D, alphas, sparse_output=True, n_jobs=threads), rows=rows)
+
+
+def learn(X, D, alpha, batch_size, n_batches, every, threads, max_seconds=np.inf):
+    def make():
+        return sparseshare.MiniBatchDictionaryLearning(
+            len(D), alpha=alpha, batch_size=batch_size, dict_init=D, n_jobs=threads, random_state=0
+        )
+
+    return watched_learning(make, X, batch_size, n_batches, every, max_seconds, "sparseshare")
+
+
+def ksvd(X, D, n_nonzero_coefs, n_iterations, threads, dict_update="approximate"):
+    def run():
+        learner = sparseshare.KSVD(
+            len(D),
+            n_nonzero_coefs=n_nonzero_coefs,
+            dict_update=dict_update,
+            max_iter=n_iterations,
+            tol=0,
+            dict_init=D,
+            n_jobs=threads,
+            random_state=0,
+        )
+        return {"dictionary": learner.fit(X).components_}
+
+    return Work(run)

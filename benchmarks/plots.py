@@ -1,0 +1,58 @@
+"""Pictures of the rows that have curves."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402 - the backend first
+
+AXES = {"signals": "signals", "atoms": "atoms", "features": "features", "non-zeros": "mean non-zeros of a code"}
+STYLES = {"sparseshare": "C0o-", "ours": "C0o-", "SPAMS": "C1s-", "product of signals and atoms": "k:"}
+
+
+def draw_growth(series, file):
+    """Time a signal against each size, a panel a size."""
+    figure, panels = plt.subplots(1, len(AXES), figsize=(15, 4), sharey=True, layout="constrained")
+    for panel, (walk, label) in zip(panels, AXES.items(), strict=True):
+        for name, curve in series.items():
+            if name.startswith(f"{walk}: "):
+                peer = name.removeprefix(f"{walk}: ")
+                panel.loglog(curve["x"], curve["y"], STYLES.get(peer, "C2^-"), label=peer, markersize=4)
+        panel.set_xlabel(label)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("µs a signal")
+    panels[-1].legend(fontsize=8)
+    figure.suptitle("lasso, float32; unless varied 64 features, 256 atoms (512 for the features), 9 non-zeros")
+    _save(figure, file)
+
+
+def draw_learning(series, file):
+    """Held-out objective against seconds of learning."""
+    figure, panel = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for name, curve in series.items():
+        panel.semilogx(curve["x"], curve["y"], STYLES.get(name, "^-"), label=name, markersize=4)
+    panel.set_xlabel("seconds")
+    panel.set_ylabel("mean objective of held-out patches")
+    panel.grid(alpha=0.3)
+    panel.legend()
+    _save(figure, file)
+
+
+def draw_memory(series, file):
+    """Extra memory against the number of signals."""
+    figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name, curve in series.items():
+        panel.loglog(curve["x"], curve["y"], STYLES.get(name, "^-"), label=name)
+    panel.axhline(64, color="k", linestyle=":", label="limit")
+    panel.set_xlabel("signals")
+    panel.set_ylabel("MB beyond signals and codes")
+    panel.grid(alpha=0.3)
+    panel.legend()
+    _save(figure, file)
+
+
+def _save(figure, file):
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+DRAWINGS = {"growth": draw_growth, "learning": draw_learning, "memory": draw_memory}

@@ -1,0 +1,39 @@
+"""The rows of the table, a file a subject. A row is a function of the settings that returns a `Row`."""
+
+from functools import partial
+
+import numpy as np
+
+from .growth import growth
+from .ksvd import ksvd
+from .lasso import lasso
+from .learning import learning
+from .memory import memory
+from .path import path
+from .pursuit import pursuit
+
+LASSO_SLOW = {"lasso_lars": 400, "lasso_cd": 2000}
+
+# By the name on the command line; the numbers are the ratios asked for.
+ROWS = {
+    "lasso": partial(
+        lasso, side=8, n_components=256, dtype=np.float32, n_signals=40_000, n_slow=LASSO_SLOW,
+        targets={"spams": 9, "lasso_lars": 250, "lasso_cd": 50},
+    ),
+    "lasso64": partial(
+        lasso, side=8, n_components=256, dtype=np.float64, n_signals=40_000, n_slow=LASSO_SLOW, targets={"spams": 6}
+    ),
+    "lasso_wide": partial(
+        lasso, side=16, n_components=1024, dtype=np.float32, n_signals=10_000,
+        n_slow={"lasso_lars": 100, "lasso_cd": 400}, targets={"spams": 9},
+    ),
+    "omp": partial(pursuit, algorithm="omp", targets={"spams": 5, "omp": 200}),
+    "ols": partial(pursuit, algorithm="ols", targets={"spams": 4}),
+    "learning": learning,
+    "ksvd": ksvd,
+    "path": path,
+    "memory": memory,
+    "growth": growth,
+}  # fmt: skip
+
+__all__ = ["ROWS"]
