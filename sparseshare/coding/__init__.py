@@ -1,1 +1,6 @@
-"""Codes for a fixed dictionary: the problem, its solvers, tiles and threads."""
+"""Codes for a fixed dictionary."""
+
+from .encode import Codes, encode, sparse_encode
+from .problem import ALGORITHMS, Problem
+
+__all__ = ["ALGORITHMS", "Codes", "Problem", "encode", "sparse_encode"]

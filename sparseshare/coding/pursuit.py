@@ -1,0 +1,56 @@
+"""Greedy solvers: atoms one by one until a count or an error is reached. Each fills a tile; none knows more."""
+
+import numpy as np
+
+from sparseshare.kernels.dispatch import kernels_for
+
+_NO_STOPS = np.zeros(0, np.int64)
+
+
+def solve_omp(problem, tile, tol, stops=_NO_STOPS, path_values=None):
+    """Orthogonal matching pursuit; with `positive`, its non-negative form."""
+    counts, errors = budgets(problem, tile)
+    if problem.positive:
+        kernels_for("cpu", "matching").positive_omp_tile(
+            tile.correlations, tile.norms2, problem.gram, counts, errors, tile.indices, tile.values, tile.counts,
+            tile.gaps, tile.iterations, tile.status,
+        )  # fmt: skip
+        return
+    kernels_for("cpu", "pursuit").omp_tile(
+        tile.correlations, tile.norms2, problem.gram, counts, errors, problem.selection_weight, stops, tile.indices,
+        tile.values, tile.counts, tile.gaps, tile.status, _path(tile, path_values),
+    )  # fmt: skip
+    tile.iterations[:] = tile.counts
+
+
+def solve_ols(problem, tile, tol, stops=_NO_STOPS, path_values=None):
+    """Orthogonal least squares: the atom that lowers the residual most."""
+    counts, errors = budgets(problem, tile)
+    kernels_for("cpu", "pursuit").ols_tile(
+        tile.correlations, tile.norms2, problem.gram, counts, errors, stops, tile.indices, tile.values, tile.counts,
+        tile.gaps, tile.status, _path(tile, path_values),
+    )  # fmt: skip
+    tile.iterations[:] = tile.counts
+
+
+def solve_mp(problem, tile, tol):
+    """Matching pursuit."""
+    counts, errors = budgets(problem, tile)
+    kernels_for("cpu", "matching").mp_tile(
+        tile.correlations, tile.norms2, problem.gram, counts, errors, problem.max_iter, problem.positive, tile.indices,
+        tile.values, tile.counts, tile.gaps, tile.iterations, tile.status,
+    )  # fmt: skip
+
+
+def budgets(problem, tile):
+    """Atoms and squared error allowed for each signal of a tile; -1 is no error target."""
+    counts = problem.for_rows(problem.counts, tile.rows).astype(np.int64)
+    if problem.max_error is None:
+        return counts, -np.ones(len(counts))
+    return counts, np.ldexp(problem.for_rows(problem.max_error, tile.rows), -2 * tile.exponents)
+
+
+def _path(tile, path_values):
+    if path_values is None:
+        return np.empty((len(tile.counts), 0, tile.values.shape[1]), tile.values.dtype)
+    return path_values

@@ -1,0 +1,22 @@
+"""Coders by thresholding: soft, in one step, and hard, iterated. Each fills a tile of a problem; none knows more."""
+
+from sparseshare.kernels.dispatch import kernels_for
+
+from .pursuit import budgets
+
+
+def solve_threshold(problem, tile, tol):
+    """Soft-thresholded correlations: the lasso's solution for orthonormal atoms."""
+    kernels_for("cpu", "thresholding").threshold_tile(
+        tile.correlations, problem.penalties(tile.rows, tile.exponents), problem.positive, tile.indices, tile.values,
+        tile.counts,
+    )  # fmt: skip
+
+
+def solve_iht(problem, tile, tol):
+    """Normalised iterative hard thresholding (Blumensath and Davies 2010)."""
+    counts, _ = budgets(problem, tile)
+    kernels_for("cpu", "thresholding").iht_tile(
+        tile.correlations, tile.norms2, problem.gram, counts, 1 / problem.lipschitz, tol, problem.max_iter,
+        problem.positive, tile.indices, tile.values, tile.counts, tile.gaps, tile.iterations, tile.status,
+    )  # fmt: skip

@@ -1,0 +1,231 @@
+"""Signals in tiles: one matrix product a tile, one kernel call a tile, tiles shared out to threads.
+
+A signal's codes are the same to the last bit whatever tile it is in and however many threads run, because every matrix
+product has the same shape (the last one padded) and runs on one BLAS thread, and signals do not meet after it.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
+from threading import Lock
+
+import numpy as np
+from scipy.sparse import csr_array, issparse
+from threadpoolctl import ThreadpoolController
+
+from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.validation import check_number
+
+from .problem import aligned_zeros
+
+PRODUCT_ROWS = 128  # signals a matrix product: BLAS may take another path, with other last bits, for other shapes
+_TILE_ENTRIES = 2**17  # correlations a tile: they stay in the second-level cache beside the Gram matrix
+_GROWTH = 2**21  # entries by which the codes' memory grows: what is added is touched at once
+
+
+def thread_count(n_jobs=None):
+    """Threads to use: all that this process may (fewer in a worker of joblib), unless `n_jobs` says fewer.
+
+    Parameters
+    ----------
+    n_jobs : int or None, default=None
+        None and -1 mean all, -2 all but one, as in joblib.
+    """
+    try:
+        available = len(os.sched_getaffinity(0))
+    except AttributeError:  # only Linux has it
+        available = os.cpu_count() or 1
+    limit = os.environ.get("NUMBA_NUM_THREADS", "")
+    available = min(available, int(limit)) if limit.isdigit() and int(limit) > 0 else available
+    if n_jobs is None:
+        return available
+    n_jobs = check_number("n_jobs", n_jobs, integer=True, allow_none=True)
+    if n_jobs == 0:
+        raise ValueError("The 'n_jobs' parameter must be a positive or negative integer or None, got 0")
+    return min(n_jobs, available) if n_jobs > 0 else max(1, available + 1 + n_jobs)
+
+
+class _SingleThreadedBlas:
+    """BLAS on one thread while any call is at work. The setting is process-wide: the last one out restores it."""
+
+    def __init__(self):
+        self._lock, self._inside = Lock(), 0
+        self._controller = self._limits = None
+
+    def __enter__(self):
+        with self._lock:
+            if self._inside == 0:
+                if self._controller is None:
+                    self._controller = ThreadpoolController()
+                self._limits = self._controller.limit(limits=1, user_api="blas")
+                self._limits.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *_):
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limits.__exit__(None, None, None)
+
+
+single_threaded_blas = _SingleThreadedBlas()
+_pool_lock = Lock()
+_pools = {}
+
+
+def _pool(size):
+    """Threads of this process, kept: starting them costs as much as coding a hundred signals. A fork starts its own."""
+    with _pool_lock:
+        known, pool = _pools.get(os.getpid(), (0, None))
+        if known < size:
+            pool = ThreadPoolExecutor(size, thread_name_prefix="sparseshare")
+            _pools[os.getpid()] = size, pool
+        return pool
+
+
+def run_in_threads(work, n_items, n_threads):
+    """Call `work(item, worker)` for every item, the next one to whichever thread is free; the first error is raised."""
+    n_threads = min(n_threads, n_items)
+    if n_threads <= 1:
+        for item in range(n_items):
+            work(item, 0)
+        return
+    items, stop = count(), []
+
+    def run(worker):
+        try:
+            for item in items:
+                if item >= n_items or stop:
+                    return
+                work(item, worker)
+        except BaseException:
+            stop.append(True)
+            raise
+
+    pool = _pool(n_threads - 1)
+    others = [pool.submit(run, worker) for worker in range(1, n_threads)]
+    try:
+        run(0)
+    finally:
+        stop.append(True)  # after an error here; harmless when all is done
+        for other in others:
+            other.result()
+
+
+class Tile:
+    """Scratch and results of one tile; each thread keeps one and fills it again and again."""
+
+    def __init__(self, problem, n_rows):
+        self.signals = aligned_zeros((n_rows, problem.n_features), problem.dtype)
+        self._correlations = aligned_zeros((n_rows, len(problem.atoms)), problem.dtype)
+        self._exponents = np.zeros(n_rows, np.int32)
+        self._norms2 = np.zeros(n_rows)
+        self._indices = np.zeros((n_rows, problem.capacity), np.int32)
+        self._values = np.zeros((n_rows, problem.capacity), problem.dtype)
+        self._counts = np.zeros(n_rows, np.int32)
+        self._gaps = np.zeros(n_rows)
+        self._iterations = np.zeros(n_rows, np.int32)
+        self._status = np.zeros(n_rows, np.int8)
+        self._kernels = kernels_for("cpu", "signals")
+        self.problem = problem
+
+    def load(self, X, rows, cov=None, init=None):
+        """Scale signals `rows` and correlate them with the atoms."""
+        problem, n = self.problem, rows.stop - rows.start
+        self.rows = rows
+        for name in ("correlations", "exponents", "norms2", "indices", "values", "counts", "gaps", "iterations", "status"):
+            setattr(self, name, getattr(self, f"_{name}")[:n])
+        block = X[rows]
+        block = np.ascontiguousarray(block.toarray() if issparse(block) else block, dtype=problem.dtype)
+        padded = -(-n // PRODUCT_ROWS) * PRODUCT_ROWS
+        bad = self._kernels.scale_tile(block, self.signals[:padded], self.exponents, self.norms2)
+        if bad >= 0:
+            raise ValueError(
+                f"X contains NaN or infinity, first in row {rows.start + bad}; for missing entries pass mask='nan' to "
+                "sparse_encode"
+            )
+        if cov is None:
+            transposed = problem.atoms.T
+            for start in range(0, padded, PRODUCT_ROWS):
+                product = slice(start, start + PRODUCT_ROWS)
+                np.matmul(self.signals[product], transposed, out=self._correlations[product])
+        else:
+            scaled = cov[:, rows].T * problem.atom_scale
+            self.correlations[:, : problem.n_components] = np.ldexp(scaled, -self.exponents[:, None])
+        self.counts[:] = 0
+        self.gaps[:] = 0
+        self.iterations[:] = 1
+        self.status[:] = 0
+        if init is not None:
+            part = init.indptr[rows.start : rows.stop + 1].astype(np.int64)
+            self._kernels.start_tile(
+                part, init.indices, init.data, self.exponents, problem.atom_scale, self.indices, self.values, self.counts
+            )
+
+    def pack(self):
+        """Codes of the tile in the user's units: row lengths, atoms, values."""
+        n_entries = self._kernels.count_entries(self.values, self.counts)
+        atoms, codes = np.empty(n_entries, np.int32), np.empty(n_entries, self.values.dtype)
+        lengths = np.empty(len(self.counts), np.int64)
+        self._kernels.pack_tile(
+            self.indices, self.values, self.counts, self.exponents, self.problem.atom_scale, atoms, codes, lengths
+        )
+        return lengths, atoms, codes
+
+    def spread(self, out):
+        """Codes of the tile into their rows of a dense array of zeros."""
+        self._kernels.spread_tile(
+            self.indices, self.values, self.counts, self.exponents, self.problem.atom_scale, out
+        )
+
+
+def rows_a_tile(problem):
+    """Signals a tile, a multiple of those in one matrix product."""
+    rows = _TILE_ENTRIES // len(problem.atoms) // PRODUCT_ROWS * PRODUCT_ROWS
+    return min(max(rows, PRODUCT_ROWS), 4 * PRODUCT_ROWS)
+
+
+@contextmanager
+def tile_run(problem):
+    """BLAS held to one thread, and what all tiles share computed once."""
+    with single_threaded_blas:
+        problem.atoms, problem.gram  # noqa: B018 - computed here, by one thread
+        yield
+
+
+class RowsInOrder:
+    """Rows of a CSR array that arrive in blocks out of order; memory grows with what has arrived and no more."""
+
+    def __init__(self, n_rows, n_columns, dtype, guess):
+        self._lock, self._waiting, self._next = Lock(), {}, 0
+        self._lengths = np.zeros(n_rows + 1, np.int64)
+        self._atoms, self._codes = np.empty(guess, np.int32), np.empty(guess, dtype)
+        self._row = self._entries = 0
+        self._shape = n_rows, n_columns
+
+    def put(self, block, lengths, atoms, codes):
+        with self._lock:
+            self._waiting[block] = lengths, atoms, codes
+            while self._next in self._waiting:
+                self._append(*self._waiting.pop(self._next))
+                self._next += 1
+
+    def _append(self, lengths, atoms, codes):
+        start, stop = self._entries, self._entries + len(atoms)
+        if stop > len(self._atoms):
+            for array in (self._atoms, self._codes):
+                array.resize(stop + _GROWTH, refcheck=False)
+        self._atoms[start:stop], self._codes[start:stop] = atoms, codes
+        self._lengths[self._row + 1 : self._row + 1 + len(lengths)] = lengths
+        self._row, self._entries = self._row + len(lengths), stop
+
+    def csr(self):
+        for array in (self._atoms, self._codes):
+            array.resize(self._entries, refcheck=False)
+        starts = np.cumsum(self._lengths, out=self._lengths)
+        if self._entries < np.iinfo(np.int32).max:
+            starts = starts.astype(np.int32)
+        rows = csr_array((self._codes, self._atoms, starts), shape=self._shape)
+        rows.has_canonical_format = True
+        return rows
