@@ -37,8 +37,6 @@ class Alternation:
         self.X, self.dictionary, self.codes = X, dictionary, codes
         self.options, self.constraint, self.dict_update, self.n_jobs = options, constraint, dict_update, n_jobs
         self.alpha, self.l1_ratio = options.get("alpha", 0.0), options.get("l1_ratio", 1.0)
-        if "max_error" in options:
-            self.alpha = 0.0
         self.replace = replace
         # Atoms that the data pull together again and again would be exchanged for ever.
         self.exchanges_left = 2 * len(dictionary)
@@ -48,7 +46,7 @@ class Alternation:
         """One turn; the objective after it, summed over the signals."""
         dictionary = self.dictionary
         problem = Problem(dictionary, **self.options)
-        init = self.codes if self.options["algorithm"] in WARM else None
+        init = self.codes if self.options["algorithm"] in WARM and "alpha" in self.options else None
         self.codes = codes = encode(self.X, problem, init=init, n_jobs=self.n_jobs).values
         statistics = Statistics.zeros(*dictionary.shape).add(self.X, codes, n_jobs=self.n_jobs)
         if self.dict_update == "mod":

@@ -8,6 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from sparseshare.callbacks import CallbackSupportMixin, report_epoch
+from sparseshare.coding.tiles import single_threaded_blas
 from sparseshare.optimization.constraints import AtomConstraint
 from sparseshare.validation import check_bool, check_choice, check_number
 
@@ -84,7 +85,7 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
         """
         errors, converged, decrease = [], False, np.inf
         lowest, waited = np.inf, 0
-        with EpochReports(self, X, y) as reports:
+        with single_threaded_blas, EpochReports(self, X, y) as reports:
             for iteration in range(self.max_iter):
                 reports.begin()
                 error = alternation.step()

@@ -5,14 +5,13 @@ and objectives need no signals once these are summed, and sums of batches, of wo
 (Mairal, Bach, Ponce and Sapiro 2010, section 3.2).
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
 
 import numpy as np
 from scipy.sparse import issparse
 
-from sparseshare.coding.tiles import thread_count
+from sparseshare.coding.tiles import run_in_threads, thread_count
 from sparseshare.kernels.dispatch import kernels_for
 
 _BLOCK = 4096  # signals that are made dense at a time
@@ -68,30 +67,24 @@ class Statistics:
         -------
         self
         """
-        n_blocks = -(-X.shape[0] // _BLOCK)
-        threads = thread_count(n_jobs) if n_blocks > 1 else 1  # a pool costs more than a small sum
-        if threads == 1:
-            return self._add(X, codes, weight, map, 1)
-        with ThreadPoolExecutor(threads) as pool:
-            return self._add(X, codes, weight, pool.map, 4 * threads)
-
-    def _add(self, X, codes, weight, run, n_shares):
         kernels = kernels_for("cpu", "statistics")
         weight = float(weight)
+        n_threads = thread_count(n_jobs) if X.shape[0] > _BLOCK else 1  # waking threads costs more than a small sum
         for rows, (indptr, indices, values) in code_blocks(codes):
             block = dense_rows(X, rows, values.dtype)
-            order = (
-                np.empty(len(self.A) + 1, np.int64),
-                np.empty(len(indices), np.int32),
-                np.empty(len(indices), np.int32),
-            )
-            kernels.order_by_atom(indptr, indices, *order)
-            accumulate = partial(kernels.accumulate, indptr, indices, values, block, weight, *order)
-            list(run(lambda share, add=accumulate: add(*share, self.A, self.B), _even_shares(order[0], n_shares)))
+            starts = np.empty(len(self.A) + 1, np.int64)
+            signals, positions = np.empty(len(indices), np.int32), np.empty(len(indices), np.int32)
+            kernels.order_by_atom(indptr, indices, starts, signals, positions)
+            accumulate = partial(kernels.accumulate, indptr, indices, values, block, weight, starts, signals, positions)
+            shares = _even_shares(starts, 4 * n_threads if n_threads > 1 else 1)
+            run_in_threads(partial(self._accumulate_share, accumulate, shares), len(shares), n_threads)
             kernels.atom_usage(indices, values, weight, self.l1, self.usage)
             self.squared_norm += weight * float(np.einsum("ij,ij->", block, block, dtype=np.float64))
             self.n_seen += weight * len(block)
         return self
+
+    def _accumulate_share(self, accumulate, shares, share, worker):
+        accumulate(*shares[share], self.A, self.B)
 
     def merge(self, other):
         """Statistics of the signals of both.

@@ -5,6 +5,7 @@ from sklearn.utils import check_random_state
 
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
+from sparseshare.coding.tiles import single_threaded_blas
 from sparseshare.validation import check_bool, check_number
 
 from .learner import DictionaryLearner, EpochReports
@@ -38,8 +39,6 @@ class OnlineUpdate:
         self.dictionary, self.options, self.constraint = dictionary, options, constraint
         self.dict_update, self.replace, self.n_jobs = dict_update, replace, n_jobs
         self.alpha, self.l1_ratio = options.get("alpha", 0.0), options.get("l1_ratio", 1.0)
-        if "max_error" in options:
-            self.alpha = 0.0
         n_components = len(dictionary)
         if memory is None:
             self.statistics = Statistics.zeros(*dictionary.shape)
@@ -176,7 +175,7 @@ class StreamLearner(DictionaryLearner):
         update = self._update(dictionary, constraint, self._memory if resuming else None)
         stopping = SmoothedLoss(self.tol, self.max_no_improvement, n_samples)
         losses, first_step = [], update.n_steps
-        with EpochReports(self, X, y) as reports:
+        with single_threaded_blas, EpochReports(self, X, y) as reports:
             for _ in range(self.max_iter):
                 reports.begin()
                 total, seen = 0.0, 0
@@ -211,7 +210,8 @@ class StreamLearner(DictionaryLearner):
             dictionary = self._first_dictionary(X, constraint, dtype)
             memory, self.loss_curve_, self.converged_, self.n_iter_ = None, [], False, 0
         update = self._update(dictionary, constraint, memory)
-        self.loss_curve_.append(update.step(dense_rows(X, slice(None), dictionary.dtype)))
+        with single_threaded_blas:
+            self.loss_curve_.append(update.step(dense_rows(X, slice(None), dictionary.dtype)))
         self._keep(update)
 
     def _batches(self, X, dtype, random_state):

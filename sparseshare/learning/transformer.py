@@ -6,10 +6,10 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 from scipy.sparse import csr_array, hstack
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
+from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from sparseshare.coding.encode import encode
+from sparseshare.coding.encode import encode, warn_if_not_converged
 from sparseshare.coding.problem import Problem
 from sparseshare.devices import resolve_device
 from sparseshare.validation import check_bool, check_choice, check_number, check_signals
@@ -53,7 +53,9 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         self._check_is_ready()
         X, dtype = self._check_signals(X, reset=False)
-        return self._output(self._codes(X, dtype))
+        if self.split_sign:
+            return self._split_signs(self._codes(X, dtype))
+        return self._codes(X, dtype, dense=not self.sparse_output)
 
     def inverse_transform(self, X):
         """Signals that codes stand for, codes @ dictionary.
@@ -130,7 +132,7 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         )
         check_number("transform_alpha", self.transform_alpha, 0, allow_none=True, of=of)
         check_number("transform_max_error", self.transform_max_error, 0, allow_none=True, of=of)
-        check_number("transform_max_iter", self.transform_max_iter, 0, integer=True, of=of)
+        check_number("transform_max_iter", self.transform_max_iter, 1, integer=True, of=of)
         check_number("transform_tol", self.transform_tol, 0, of=of)
         check_number("l1_ratio", self.l1_ratio, 0, 1, open_low=True, of=of)
         check_number("n_jobs", self.n_jobs, integer=True, allow_none=True, of=of)
@@ -163,26 +165,20 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             positive=self.positive_code,
             tol=self.transform_tol,
             max_iter=self.transform_max_iter,
+            owner=type(self).__name__,
         )
 
-    def _codes(self, X, dtype):
+    def _codes(self, X, dtype, dense=False):
         self._check_coding_parameters()
         problem = Problem(self._dictionary(dtype), **self._transforming_problem())
-        codes = encode(X, problem, n_jobs=self.n_jobs)
-        failed = int((~codes.converged).sum())
-        if failed and problem.algorithm in PENALISED:
-            warnings.warn(
-                f"{failed} of {X.shape[0]} codes have not converged within transform_max_iter="
-                f"{self.transform_max_iter} iterations: raise it, or transform_tol={self.transform_tol}",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+        codes = encode(X, problem, n_jobs=self.n_jobs, dense=dense)
+        warn_if_not_converged(codes, problem, stacklevel=4)
         return codes.values
 
-    def _output(self, codes):
-        if self.split_sign:
-            codes = hstack([codes.maximum(0), (-codes).maximum(0)], format="csr")
-        return csr_array(codes) if self.sparse_output else codes.toarray()
+    def _split_signs(self, codes):
+        halves = [codes.maximum(0), (-codes).maximum(0)]
+        both = csr_array(hstack(halves, format="csr"), dtype=codes.dtype)
+        return both if self.sparse_output else both.toarray()
 
     @property
     def _n_features_out(self):
@@ -219,12 +215,12 @@ def fitting_algorithm(name):
 def coding_options(*, algorithm, alpha, l1_ratio, n_nonzero_coefs, max_error, **options):
     """Keyword arguments of `Problem` for an algorithm, without those that mean nothing to it."""
     options["algorithm"] = algorithm
-    if algorithm in PENALISED:
-        options.update(alpha=1.0 if alpha is None else float(alpha), l1_ratio=float(l1_ratio))
     if algorithm in COUNTED:
         options["n_nonzero_coefs"] = n_nonzero_coefs
     if max_error is not None:
         options["max_error"] = max_error
+    elif algorithm in PENALISED:
+        options.update(alpha=1.0 if alpha is None else float(alpha), l1_ratio=float(l1_ratio))
     return options
 
 

@@ -168,45 +168,44 @@ def _project_on_l1_and_l2_balls(atoms, budget):
 
     By the optimality conditions d = S_t(v) / max(1, s), where S_t is the soft threshold: either the ball alone binds
     (t = 0), or the budget alone (s = 1), or both, and then t is where |S_t(v)|_1 = budget * |S_t(v)|_2, which falls as
-    t grows and is a quadratic equation between two sorted magnitudes.
+    t grows and is a quadratic equation between two sorted magnitudes. Magnitudes are counted down from the largest of
+    their row, so S_t is max(height - depth, 0), and rows far outside lose no digits.
     """
     on_ball = project_on_unit_ball(atoms)
     over = np.flatnonzero(np.abs(on_ball).sum(axis=1, dtype=np.float64) > budget)
     if len(over) == 0:
         return on_ball
-    # Magnitudes of at most 1: projecting shrinks, and squares of them neither overflow nor vanish together.
     rows = np.asarray(atoms[over], dtype=np.float64)
-    scale = np.abs(rows).max(axis=1, keepdims=True)
-    rows = rows / scale
-    magnitudes = np.abs(rows)
-    descending = -np.sort(-magnitudes, axis=1)
+    top = np.abs(rows).max(axis=1, keepdims=True)
+    depths = top - np.abs(rows)
+    ascending = np.sort(depths, axis=1)
     counts = np.arange(1, rows.shape[1] + 1)
-    sums = descending.cumsum(axis=1)
 
-    # The budget alone (Duchi et al. 2008, figure 1), in units of the scale.
-    limit = budget / scale
-    support = np.maximum((descending * counts > sums - limit).sum(axis=1), 1)[:, None]
-    threshold = (np.take_along_axis(sums, support - 1, axis=1) - limit) / support
-    result = np.maximum(magnitudes - threshold, 0)
-    norms = np.sqrt((result**2).sum(axis=1)) * scale[:, 0]
-    result *= scale
+    # The budget alone (Duchi et al. 2008, figure 1).
+    heights = (budget + ascending.cumsum(axis=1)) / counts
+    support = (heights > ascending).sum(axis=1)[:, None]
+    result = np.maximum(np.take_along_axis(heights, support - 1, axis=1) - depths, 0)
 
-    both = np.flatnonzero(norms > 1)
+    both = np.flatnonzero((result**2).sum(axis=1) > 1)
     if len(both):
-        squares = (descending[both] ** 2).cumsum(axis=1)
-        following = np.column_stack([descending[both, 1:], np.zeros(len(both))])
-        l1 = sums[both] - counts * following
-        l2_squared = squares - 2 * following * sums[both] + counts * following**2
+        scale = np.maximum(ascending[both, -1:], np.finfo(np.float64).tiny)
+        ascending, depths, top = ascending[both] / scale, depths[both] / scale, top[both] / scale
+        sums, squares = ascending.cumsum(axis=1), (ascending**2).cumsum(axis=1)
+        following = np.column_stack([ascending[:, 1:], top])
+        l1 = counts * following - sums
+        l2_squared = counts * following**2 - 2 * following * sums + squares
         reached = l1**2 >= budget**2 * l2_squared
         reached[:, -1] = True  # whatever rounding says: the row is over the budget, so its whole has the ratio
         m = reached.argmax(axis=1)
         at, m = (np.arange(len(both)), m), m + 1
-        total, total_squares, end = sums[both][at], squares[at], following[at]
-        spread = np.maximum(m * total_squares - total**2, 0)
+        spread = np.maximum(m * squares[at] - sums[at] ** 2, 0)
         flat = m - budget**2 <= 1e-12 * m  # magnitudes all alike: the whole segment has the ratio, its end is as good
-        threshold = (total - budget * np.sqrt(spread / np.where(flat, 1, m - budget**2))) / m
-        threshold = np.where(flat, end, np.maximum(threshold, end))
-        kept = np.maximum(magnitudes[both] - threshold[:, None], 0)
-        result[both] = kept / np.sqrt((kept**2).sum(axis=1, keepdims=True))
+        height = (sums[at] + budget * np.sqrt(spread / np.where(flat, 1, m - budget**2))) / m
+        height = np.where(flat, following[at], np.minimum(height, following[at]))
+        kept = np.maximum(height[:, None] - depths, 0)
+        norms = np.sqrt((kept**2).sum(axis=1, keepdims=True))
+        result[both] = np.where(norms > 0, kept, result[both]) / np.where(
+            norms > 0, norms, row_norms(result[both])[:, None]
+        )
     on_ball[over] = np.copysign(result, rows)
     return on_ball

@@ -22,36 +22,38 @@ def _divide_by_norm(row, sphere):
 
 
 @kernel  # not a part: it allocates
-def _threshold_for_budget(row, budget, ball):
-    """The t for which S_t(row) has |.|_1 = budget, or, with `ball`, |.|_1 = budget |.|_2."""
-    ordered = np.sort(np.abs(row).astype(np.float64))[::-1]
-    total, squares = 0.0, 0.0
-    threshold = 0.0
+def _height_for_budget(row, top, budget, ball):
+    """The h for which max(h - depth, 0) has |.|_1 = budget, or, with `ball`, |.|_1 = budget |.|_2.
+
+    The depth of an entry is how far its magnitude is below `top`, the largest.
+    """
+    depths = np.sort(top - np.abs(row).astype(np.float64))
+    total, squares, height = 0.0, 0.0, 0.0
     for i in range(len(row)):
         count = i + 1.0
-        total += ordered[i]
-        squares += ordered[i] * ordered[i]
-        end = ordered[i + 1] if i + 1 < len(row) else 0.0
+        total += depths[i]
+        squares += depths[i] * depths[i]
         if ball:
-            l1 = total - count * end
-            l2 = squares - 2 * end * total + count * end * end
+            end = depths[i + 1] if i + 1 < len(row) else top
+            l1 = count * end - total
+            l2 = count * end * end - 2 * end * total + squares
             if l1 * l1 >= budget * budget * l2 or i + 1 == len(row):
                 free = count - budget * budget
                 if free <= 1e-12 * count:
                     return end
                 spread = max(count * squares - total * total, 0.0)
-                return max((total - budget * np.sqrt(spread / free)) / count, end)
-        elif ordered[i] * count > total - budget:
-            threshold = (total - budget) / count
-    return threshold
+                return min((total + budget * np.sqrt(spread / free)) / count, end)
+        elif budget + total > depths[i] * count:
+            height = (budget + total) / count
+    return height
 
 
 @part
-def _shrink(row, threshold):
-    """Soft-threshold a row; return its squared norm and its l1 norm."""
+def _cut(row, top, height):
+    """Entries become max(height - depth, 0) with their signs; return the squared norm and the l1 norm."""
     squares, total = 0.0, 0.0
     for f in range(len(row)):
-        size = max(abs(np.float64(row[f])) - threshold, 0.0)
+        size = max(height - (top - abs(np.float64(row[f]))), 0.0)
         row[f] = size if row[f] > 0 else -size
         squares += size * size
         total += size
@@ -81,13 +83,16 @@ def _project(row, sphere, nonnegative, zero_mean, l1_budget):
     if l1_budget > 0:
         copy = row.copy()
         _divide_by_norm(row, False)
-        _, total = _shrink(row, 0.0)
+        total, top = 0.0, 0.0
+        for f in range(n_features):
+            total += abs(np.float64(row[f]))
+            top = max(top, abs(np.float64(copy[f])))
         if total > l1_budget:
             row[:] = copy
-            squares, _ = _shrink(row, _threshold_for_budget(copy, l1_budget, False))
+            squares, _ = _cut(row, top, _height_for_budget(copy, top, l1_budget, False))
             if squares > 1:
                 row[:] = copy
-                _shrink(row, _threshold_for_budget(copy, l1_budget, True))
+                _cut(row, top, _height_for_budget(copy, top, l1_budget, True))
                 _divide_by_norm(row, True)
         return
     if _divide_by_norm(row, sphere) == 0 and sphere:
