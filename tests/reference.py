@@ -42,8 +42,8 @@ def relative_gap(x, D, w, alpha, positive=False, l2=0.0):
 def lasso(x, D, alpha, positive=False, l2=0.0, tol=1e-12, max_sweeps=100_000):
     """Lasso or elastic net by plain coordinate descent, to a relative duality gap of `tol`.
 
-    alpha is a number or one for each atom. Where atoms are so coherent that descent crawls, the minimum for the signs
-    as they stand is taken whenever it keeps them and is better.
+    alpha is a number or one for each atom. Where atoms are so coherent that descent crawls, it is helped on by the
+    minimum for the signs as they stand, or the way there until a coefficient reaches zero.
     """
     x, D = np.asarray(x, dtype=float), np.asarray(D, dtype=float)
     alpha = np.broadcast_to(np.asarray(alpha, dtype=float), len(D))
@@ -55,15 +55,18 @@ def lasso(x, D, alpha, positive=False, l2=0.0, tol=1e-12, max_sweeps=100_000):
             t = correlations[j] - gram[j] @ w + gram[j, j] * w[j]
             shrunk = max(t - alpha[j], 0.0) - (0.0 if positive else max(-t - alpha[j], 0.0))
             w[j] = shrunk / norms2[j]
-        if sweep % 10 == 9:
+        while sweep % 10 == 9 and w.any():
             on = np.flatnonzero(w)
-            signs = np.sign(w[on])
             system = gram[np.ix_(on, on)] + l2 * np.eye(len(on))
-            exact = np.zeros_like(w)
-            exact[on] = np.linalg.lstsq(system, correlations[on] - alpha[on] * signs, rcond=None)[0]
-            better = lasso_objective(x, D, exact, alpha, l2) < lasso_objective(x, D, w, alpha, l2)
-            if better and np.all(exact[on] * signs > 0):
-                w = exact
+            slope = correlations[on] - alpha[on] * np.sign(w[on]) - system @ w[on]
+            step = np.linalg.lstsq(system, slope, rcond=None)[0]
+            crossing = np.flatnonzero((w[on] + step) * w[on] <= 0)
+            if not len(crossing):
+                w[on] += step
+                break
+            times = -w[on][crossing] / step[crossing]
+            w[on] += times.min() * step
+            w[on[crossing[times.argmin()]]] = 0.0
         if relative_gap(x, D, w, alpha, positive, l2) <= tol:
             break
     return w

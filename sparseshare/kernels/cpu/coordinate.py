@@ -5,14 +5,14 @@ the dictionary. When a sweep changes little any more, one pass over all atoms br
 and the violators that join; atoms at zero leave (Friedman, Hastie, Tibshirani 2010, sections 2.2 and 2.6).
 
 On coherent atoms plain sweeps crawl, thousands of them, and float32 rounding piles up faster than they gain. A set that
-has not settled after a few sweeps is therefore helped on by a step to the minimum for its signs as they stand.
+has not settled after a few sweeps is therefore helped on: it goes to the minimum for its signs as they stand.
 """
 
 import numpy as np
 
 from .duality import duality_gap, rounding_level, violation
-from .factor import append_atom, capacity_for, clear_tail, project_atom, solve, triangles
-from .jit import kernel, part
+from .factor import append_atom, capacity_for, clear_tail, delete_atom, project_atom, solve, triangles
+from .jit import inline, kernel, part
 from .thresholding import soft_threshold
 from .vectors import SLOTS, sweep
 
@@ -20,6 +20,7 @@ _REACH = 0.3  # a violator enters beside the largest one if it exceeds the penal
 _QUIET = 0.1  # a working set is settled enough when its conditions are met to this share of the worst outside it
 _PATIENCE = 20  # sweeps before a set that does not settle is helped on
 _LARGEST_STEP = 256  # atoms moved at once by that step at most
+_REFINEMENTS = 3  # of that step, which is not quite exact
 
 
 @kernel
@@ -87,7 +88,7 @@ def coordinate_tile(Q, norms2, G, alpha, tol, max_iter, positive, indices, value
             done = _descend(m, penalty, positive, quiet, allowed, w, inner, scale, inverse, compact)
             sweeps += min(done, allowed)
             if done > allowed:
-                _step_for_signs(m, penalty, w, inner, scale, compact, lower, upper, chosen, scratch)
+                _settle_signs(m, penalty, w, inner, scale, compact, lower, upper, chosen, scratch)
             m = _drop_zeros(m, idx, used, w, scale, inverse, compact)
         gaps[i] = gap
         iterations[i] = sweeps
@@ -124,52 +125,70 @@ def _descend(m, penalty, positive, quiet, max_sweeps, w, inner, scale, inverse, 
 
     Returns the sweeps, or one more than allowed if it was not to be.
     """
-    end = (m + SLOTS - 1) // SLOTS * SLOTS
     for sweeps in range(1, max_sweeps + 1):
         change = quiet - quiet
         for a in range(m):
             old = w[a]
             new = soft_threshold(inner[a] + scale[a] * old, penalty, positive) * inverse[a]
-            step = new - old
-            if step != 0:
-                w[a] = new
-                row = compact[a]
-                for b in range(end):
-                    inner[b] -= step * row[b]
-                change = max(change, abs(step) * scale[a])
+            if new != old:
+                _move(a, new, m, w, inner, compact)
+                change = max(change, abs(new - old) * scale[a])
         if change <= quiet:
             return sweeps
     return max_sweeps + 1
 
 
 @part
-def _step_for_signs(m, penalty, w, inner, scale, compact, lower, upper, chosen, scratch):
-    """Move to the minimum for the signs as they stand, as far as the first coefficient that reaches zero."""
+def _settle_signs(m, penalty, w, inner, scale, compact, lower, upper, chosen, scratch):
+    """Go to the minimum for the signs as they stand, and where a coefficient reaches zero let it stay there and go on.
+
+    A little more on the diagonal bounds the factor where atoms depend on each other. Steps still descend, for they
+    minimise a majorant, and are long along what hardly changes the residual, so that superfluous atoms reach zero.
+    """
     column, projection, expansion, rhs, step = scratch
-    dependent = w.dtype.type(1e-6) if w.itemsize == 4 else w.dtype.type(1e-10)
+    ridge = w.dtype.type(1e-4) if w.itemsize == 4 else w.dtype.type(1e-10)
     n = 0
     for a in range(m):
-        if w[a] == 0 or n == _LARGEST_STEP:
-            continue
-        pivot2 = scale[a] - project_atom(compact[a], chosen, n, upper, column, projection)
-        if pivot2 > dependent * scale[a]:  # an atom that depends on the others stays where it is
-            append_atom(projection, pivot2, n, lower, upper, expansion)
-            chosen[n] = a
-            rhs[n] = inner[a] - penalty if w[a] > 0 else inner[a] + penalty
-            n += 1
-    if n == 0:
-        return
-    clear_tail(rhs, n)
-    solve(rhs, 0, n, lower, upper, column, step)
-    t, crossing = w.dtype.type(1), -1
-    for b in range(n):
-        old = w[chosen[b]]
-        if (old + step[b]) * old <= 0 and abs(old) <= t * abs(step[b]):
-            t, crossing = abs(old) / abs(step[b]), b
-    for b in range(n):
-        w[chosen[b]] += t * step[b]
-    if crossing >= 0:
-        w[chosen[crossing]] = 0
+        if w[a] != 0 and n < _LARGEST_STEP:
+            more = ridge * scale[a]
+            pivot2 = scale[a] + more - project_atom(compact[a], chosen, n, upper, column, projection)
+            if pivot2 >= more * w.dtype.type(0.5):  # all but rounding: the least that it can be is `more`
+                append_atom(projection, pivot2, n, lower, upper, expansion)
+                chosen[n] = a
+                n += 1
+    rounds = 0
+    while n > 0 and rounds < _REFINEMENTS:
+        for b in range(n):
+            a = chosen[b]
+            rhs[b] = inner[a] - penalty if w[a] > 0 else inner[a] + penalty
+        clear_tail(rhs, n)
+        solve(rhs, 0, n, lower, upper, column, step)
+        t, drop = w.dtype.type(1), -1
+        for b in range(n):
+            old, length = w[chosen[b]], abs(step[b])
+            if (old + step[b]) * old <= 0 and abs(old) <= t * length:
+                t, drop = abs(old) / length if length > 0 else length, b
+        for b in range(n):
+            a = chosen[b]
+            new = w[a] + t * step[b] if b != drop else w.dtype.type(0)
+            _move(a, new, m, w, inner, compact)
+        if drop < 0:
+            rounds += 1
+        else:
+            for b in range(drop, n - 1):
+                chosen[b] = chosen[b + 1]
+            delete_atom(drop, n, lower, upper)
+            n -= 1
+
+
+@inline
+def _move(a, new, m, w, inner, compact):
+    """Give coefficient a of the working set a new value and correct the correlations of all m."""
+    step = new - w[a]
+    w[a] = new
+    row = compact[a]
+    for b in range((m + SLOTS - 1) // SLOTS * SLOTS):
+        inner[b] -= step * row[b]
 
 
 @part

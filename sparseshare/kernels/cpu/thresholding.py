@@ -241,7 +241,7 @@ def _normalised_step(g, idx, m, G, safe):
 def _least_squares(q, G, idx, coef, m, positive, lower, upper, kept_idx, vectors):
     """Least squares on a support, without atoms that depend on earlier ones; returns the number of atoms kept."""
     kept_coef, rhs, column, projection, expansion, x = vectors
-    dependent = q.dtype.type(1e-6) if q.itemsize == 4 else q.dtype.type(1e-10)
+    dependent = q.dtype.type(1e-5) if q.itemsize == 4 else q.dtype.type(1e-10)
     kept = 0
     for a in range(m):
         row = G[idx[a]]
