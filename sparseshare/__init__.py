@@ -1,6 +1,25 @@
 """Sparse coding and dictionary learning as fast scikit-learn estimators."""
 
-from .coding import sparse_encode
+from .coding import orthogonal_mp, orthogonal_mp_gram, sparse_encode, sparse_encode_path
+from .learning import (
+    KSVD,
+    DictionaryLearning,
+    MiniBatchDictionaryLearning,
+    SparseCoder,
+    dict_learning,
+    dict_learning_online,
+)
 
-__all__ = ["sparse_encode"]
+__all__ = [
+    "DictionaryLearning",
+    "KSVD",
+    "MiniBatchDictionaryLearning",
+    "SparseCoder",
+    "dict_learning",
+    "dict_learning_online",
+    "orthogonal_mp",
+    "orthogonal_mp_gram",
+    "sparse_encode",
+    "sparse_encode_path",
+]
 __version__ = "0.1.0"

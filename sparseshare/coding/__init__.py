@@ -1,6 +1,17 @@
 """Codes for a fixed dictionary."""
 
 from .encode import Codes, encode, sparse_encode
+from .orthogonal_mp import orthogonal_mp, orthogonal_mp_gram
+from .path import sparse_encode_path
 from .problem import ALGORITHMS, Problem
 
-__all__ = ["ALGORITHMS", "Codes", "Problem", "encode", "sparse_encode"]
+__all__ = [
+    "ALGORITHMS",
+    "Codes",
+    "Problem",
+    "encode",
+    "orthogonal_mp",
+    "orthogonal_mp_gram",
+    "sparse_encode",
+    "sparse_encode_path",
+]

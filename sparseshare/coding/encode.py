@@ -31,7 +31,7 @@ SOLVERS = {
     "threshold": solve_threshold,
 }
 # Relative errors of a correlation, with a margin: no gap below what they amount to is asked for or claimed.
-_ROUNDING = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 2e-15}
+ROUNDING = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 2e-15}
 
 
 class Codes(NamedTuple):
@@ -93,7 +93,7 @@ def encode(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=Fal
 def _encode_tiles(X, problem, init, n_jobs, cov, dense):
     solve = SOLVERS[problem.algorithm]
     n_samples = X.shape[0]
-    tol = max(problem.tol, _ROUNDING[problem.dtype])
+    tol = max(problem.tol, ROUNDING[problem.dtype])
     n_rows = rows_a_tile(problem)
     n_tiles = -(-n_samples // n_rows)
     gap, n_iter, converged = np.zeros(n_samples), np.zeros(n_samples, np.int32), np.ones(n_samples, bool)
@@ -134,7 +134,7 @@ def _certify(problem, tile, tol):
     norms = np.empty(len(done))
     kernels_for("cpu", "signals").l1_norms(tile.values, tile.counts, norms)
     half = np.where(tile.norms2 > 0, 0.5 * tile.norms2, 1.0)
-    floor = _ROUNDING[problem.dtype] * np.sqrt(tile.norms2) * norms / half
+    floor = ROUNDING[problem.dtype] * np.sqrt(tile.norms2) * norms / half
     relative = np.maximum(tile.gaps / half, floor)
     return relative, done | (relative <= np.maximum(tol, floor))
 

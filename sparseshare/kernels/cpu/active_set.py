@@ -6,8 +6,9 @@ of `factor.py`, one `sweep` a round, and an exchange of atoms where a new one de
 
 import numpy as np
 
+from .duality import duality_gap
 from .factor import append_atom, capacity_for, clear_tail, delete_atom, project_atom, solve, triangles
-from .jit import kernel, part, rare
+from .jit import inline, kernel, part, rare
 from .vectors import SLOTS, lanes_above, lowest_bit, sweep
 
 _ROUND = 4  # atoms a round at most: more bring in atoms that have to leave again
@@ -36,70 +37,101 @@ def lasso_tile(
     iterations : (T,) int32, out: rounds
     status : (T,) int8, out: 0 within the tolerance or the float's own limit, 1 stopped at max_iter, 2 stalled
     """
-    n_signals, n_atoms = Q.shape
     limit = indices.shape[1]
+    scratch = _scratch(Q, limit)
+    for i in range(Q.shape[0]):
+        here = slice(i, i + 1)
+        _solve_signal(
+            Q[i], norms2[i], G, alpha[here], tol, max_iter, positive, indices[here], values[here], counts[here],
+            gaps[here], iterations[here], status[here], *scratch,
+        )  # fmt: skip
+
+
+@kernel
+def lasso_path_tile(
+    Q, norms2, G, alphas, tol, max_iter, positive, indices, values, counts, gaps, iterations, status
+):
+    """As `lasso_tile` at several penalties a signal, each solved from the code at the one before.
+
+    `alphas` is (T, P), best in descending order; all results have P as their second dimension.
+    """
+    scratch = _scratch(Q, indices.shape[2])
+    for i in range(Q.shape[0]):
+        _solve_signal(
+            Q[i], norms2[i], G, alphas[i], tol, max_iter, positive, indices[i], values[i], counts[i], gaps[i],
+            iterations[i], status[i], *scratch,
+        )  # fmt: skip
+
+
+@inline
+def _scratch(Q, limit):
     capacity = capacity_for(limit)
     lower, upper = triangles(capacity, Q)
-    g = np.empty(n_atoms, Q.dtype)
-    idx = np.zeros(capacity, np.int32)
-    coef, sign, rhs, step, scratch, column, projection, expansion = np.zeros((8, capacity), Q.dtype)
-    position = np.full(n_atoms, -1, np.int32)  # of each atom in the active set
-    top_value, top_atom = np.empty(SLOTS, Q.dtype), np.empty(SLOTS, np.int32)
-    for i in range(n_signals):
-        counts[i], gaps[i], iterations[i], status[i] = _solve_signal(
-            Q[i], norms2[i], G, alpha[i], tol, max_iter, positive, indices[i], values[i], counts[i],
-            lower, upper, g, idx, coef, sign, rhs, step, scratch, column, projection, expansion,
-            position, top_value, top_atom,
-        )  # fmt: skip
+    coef, sign, rhs, step, column, projection, expansion = np.zeros((7, capacity), Q.dtype)
+    return (
+        lower, upper, np.empty(Q.shape[1], Q.dtype), np.zeros(capacity, np.int32), coef, sign, rhs, step, column,
+        projection, expansion, np.full(Q.shape[1], -1, np.int32), np.empty(SLOTS, Q.dtype), np.empty(SLOTS, np.int32),
+    )  # fmt: skip
 
 
 @part
 def _solve_signal(
-    q, norm2, G, penalty, tol, max_iter, positive, indices, values, count,
-    lower, upper, g, idx, coef, sign, rhs, step, scratch, column, projection, expansion,
-    position, top_value, top_atom,
+    q, norm2, G, penalties, tol, max_iter, positive, indices, values, counts, gaps, iterations, status,
+    lower, upper, g, idx, coef, sign, rhs, step, column, projection, expansion, position, top_value, top_atom,
 ):  # fmt: skip
-    """One signal of the tile; returns its count, gap, rounds and status."""
-    limit = indices.shape[0]
-    zero, one = q.dtype.type(0), q.dtype.type(1)
-    dependent = q.dtype.type(1e-6) if q.itemsize == 4 else q.dtype.type(1e-10)
-    rounding = q.dtype.type(1.2e-7) if q.itemsize == 4 else q.dtype.type(2.3e-16)
+    """One signal of the tile, at one penalty after the other; the factor and the active set go on."""
     m = 0
-    if count > 0:
+    if counts[0] > 0:
         m = _start(
-            G, positive, dependent, indices, values, count,
+            G, positive, indices[0], values[0], counts[0],
             lower, upper, idx, coef, sign, column, projection, expansion, position,
         )  # fmt: skip
-    refine, look_past = m > 0, False
-    refinements, rounds, outcome = 0, 0, 1
-    scale = penalty
+    for p in range(len(penalties)):
+        m, top, outcome, rounds = _solve_penalty(
+            q, G, penalties[p], 0.25 * tol * norm2, max_iter, positive, m, indices.shape[1],
+            lower, upper, g, idx, coef, sign, rhs, step, column, projection, expansion, position, top_value, top_atom,
+        )  # fmt: skip
+        gaps[p] = duality_gap(q, g, idx, coef, m, norm2, penalties[p], top)
+        counts[p], iterations[p], status[p] = m, max(rounds, 1), outcome
+        row, code = indices[p], values[p]
+        for a in range(m):
+            row[a], code[a] = idx[a], coef[a]
+    for a in range(m):
+        position[idx[a]] = -1
+
+
+@part
+def _solve_penalty(
+    q, G, penalty, slack, max_iter, positive, m, limit,
+    lower, upper, g, idx, coef, sign, rhs, step, column, projection, expansion, position, top_value, top_atom,
+):  # fmt: skip
+    """Rounds until the optimality conditions hold to slack / |w|_1 or to rounding, from m atoms in use.
+
+    Returns the number of atoms, the largest score less its rounding error, the status and the rounds.
+    """
+    zero = q.dtype.type(0)
+    rounding = q.dtype.type(1e-6) if q.itemsize == 4 else q.dtype.type(1.8e-15)
+    refine, refinements, rounds, outcome, scale = m > 0, 0, 0, -1, penalty
     while True:
-        if look_past:  # rounding keeps an atom in use above the penalty: look for others behind it
-            for a in range(m):
-                g[idx[a]] = zero
-        j = sweep(g if look_past else q, G, idx, coef, 0 if look_past else m, None, positive, g, top_value, top_atom)
-        if rounds == max_iter:
-            break
+        j = sweep(q, G, idx, coef, m, None, positive, g, top_value, top_atom)
         top = g[j] if positive else abs(g[j])
         scale = max(scale, top)
         norm1, kappa = zero, zero
-        if not look_past:
-            for a in range(m):
-                norm1 += abs(coef[a])
-                kappa = max(kappa, abs(g[idx[a]] - penalty * sign[a]))
-        delta = 8 * rounding * scale
+        for a in range(m):
+            norm1 += abs(coef[a])
+            kappa = max(kappa, abs(g[idx[a]] - penalty * sign[a]))
+        delta = rounding * scale
         if norm1 > 0:
-            delta = max(delta, q.dtype.type(0.25 * tol * norm2) / norm1)
-        if not refine and top <= penalty + delta:
-            refine = kappa > delta and refinements < 3
+            delta = max(delta, q.dtype.type(slack) / norm1)
+        if rounds == max_iter:
+            outcome = 1
+        elif not refine and (top <= penalty + delta or position[j] >= 0):
+            # done, but for conditions of atoms in use that rounding has spoilt: solve once more, with nothing new
+            refine = (top > penalty + delta or kappa > delta) and refinements < 3
             if not refine:
-                outcome = 0
-                break
-        elif not refine and position[j] >= 0:
-            refine = refinements < 3
-            if not refine:
-                look_past = True
-                continue
+                outcome = 0 if top <= penalty + delta else 2
+        if outcome >= 0:
+            return m, max(top - rounding * scale, zero), outcome, rounds
         rounds += 1
         first = m
         if refine:
@@ -109,57 +141,64 @@ def _solve_signal(
             for a in range(m):
                 rhs[a] = g[idx[a]] - penalty * sign[a]
         else:
-            bits = lanes_above(top_value, penalty + max(delta, q.dtype.type(_REACH) * (top - penalty)))
-            entered = 0
-            allowed = min(_ROUND, max(1, (m + 2) // 3))
-            value = zero
-            while True:
-                s = one if g[j] > 0 else -one
-                pivot2 = G[j, j] - project_atom(G[j], idx, m, upper, column, projection)
-                exchanged = value != 0
-                if pivot2 > (rounding if exchanged else dependent) * G[j, j] and m < limit:
-                    append_atom(projection, pivot2, m, lower, upper, expansion)
-                    idx[m], sign[m], coef[m], position[j] = j, s, value, m
-                    rhs[m] = g[j] - penalty * s
-                    m += 1
-                    entered += 1
-                    if exchanged or entered == allowed:
-                        break
-                elif entered == 0 and not exchanged:
-                    drop, value = _exchange(s, m, projection, lower, expansion, coef, sign)
-                    if drop < 0 or value == 0:
-                        break
-                    position[idx[drop]] = -1
-                    _leave(drop, m, idx, sign, coef, rhs, position, lower, upper)
-                    m -= 1
-                    continue  # with the same atom, which is independent of those that stay
-                elif exchanged:
-                    break
-                j, bits = _next_violator(bits, top_value, top_atom, G, idx, m, entered, position)
-                if j < 0:
-                    break
-            if value != 0:  # the residual is the old one but for rounding: the conditions of all atoms are new
-                refine = True
+            threshold = penalty + max(delta, q.dtype.type(_REACH) * (top - penalty))
+            grown, exchanged = _enter(
+                j, threshold, G, penalty, m, limit,
+                lower, upper, g, idx, coef, sign, rhs, column, projection, expansion, position, top_value, top_atom,
+            )  # fmt: skip
+            if exchanged:  # the residual is the old one but for rounding, the conditions of all atoms are new
+                m, refine = grown, True
                 refinements -= 1
                 continue
-            if entered == 0:
-                outcome = 2
-                break
-        m = _descend(first, m, idx, coef, sign, rhs, step, scratch, position, lower, upper)
-        look_past = False
-    gap = _duality_gap(q, g, idx, coef, m, norm2, penalty, positive, top_value)
-    for a in range(m):
-        indices[a], values[a] = idx[a], coef[a]
-        position[idx[a]] = -1
-    return m, gap, max(rounds, 1), outcome
+            if grown == m:
+                return m, max(top - rounding * scale, zero), 2, rounds
+            m = grown
+        m = _descend(first, m, idx, coef, sign, rhs, step, column, position, lower, upper)
+
+
+@part
+def _enter(
+    j, threshold, G, penalty, m, limit,
+    lower, upper, g, idx, coef, sign, rhs, column, projection, expansion, position, top_value, top_atom,
+):  # fmt: skip
+    """Let atom j in, and up to three that violate almost as much, or exchange j for one in use.
+
+    Returns the number of atoms in use, and whether there was an exchange.
+    """
+    zero, one = g.dtype.type(0), g.dtype.type(1)
+    dependent = g.dtype.type(1e-6) if g.itemsize == 4 else g.dtype.type(1e-10)
+    least = g.dtype.type(1e-7) if g.itemsize == 4 else g.dtype.type(1e-15)
+    bits = lanes_above(top_value, threshold)
+    before, allowed = m, min(_ROUND, max(1, (m + 2) // 3))
+    value, exchanged = zero, False
+    while True:
+        s = one if g[j] > 0 else -one
+        pivot2 = G[j, j] - project_atom(G[j], idx, m, upper, column, projection)
+        if pivot2 > (least if exchanged else dependent) * G[j, j] and m < limit:
+            append_atom(projection, pivot2, m, lower, upper, expansion)
+            idx[m], sign[m], coef[m], rhs[m], position[j] = j, s, value, g[j] - penalty * s, m
+            m += 1
+        elif m == before and not exchanged:
+            drop, value = _exchange(s, m, projection, lower, expansion, coef, sign)
+            if drop < 0:
+                return m, False
+            exchanged = True
+            m = _leave(drop, m, idx, sign, coef, rhs, position, lower, upper)
+            continue  # with the same atom, which is independent of those that stay
+        if exchanged or m - before == allowed:
+            return m, exchanged
+        j, bits = _next_violator(bits, top_value, top_atom, G, idx, before, m, position)
+        if j < 0:
+            return m, False
 
 
 @rare
 def _start(
-    G, positive, dependent, indices, values, count,
+    G, positive, indices, values, count,
     lower, upper, idx, coef, sign, column, projection, expansion, position,
 ):  # fmt: skip
     """The active set of the given code, without atoms that depend on earlier ones; returns its size."""
+    dependent = G.dtype.type(1e-6) if G.itemsize == 4 else G.dtype.type(1e-10)
     m = 0
     for a in range(count):
         j, value = indices[a], values[a]
@@ -173,7 +212,7 @@ def _start(
 
 
 @part
-def _next_violator(bits, top_value, top_atom, G, idx, m, entered, position):
+def _next_violator(bits, top_value, top_atom, G, idx, before, m, position):
     """The largest candidate that is incoherent with the atoms that just entered, and the candidates left."""
     while bits != 0:
         best, rest = -1, bits
@@ -185,7 +224,7 @@ def _next_violator(bits, top_value, top_atom, G, idx, m, entered, position):
         bits &= ~(1 << best)
         j = top_atom[best]
         coherent = position[j] >= 0
-        for a in range(m - entered, m):
+        for a in range(before, m):
             coherent |= abs(G[idx[a], j]) >= G.dtype.type(_COHERENCE) * G[j, j]
         if not coherent:
             return j, bits
@@ -218,14 +257,17 @@ def _exchange(s, m, projection, lower, expansion, coef, sign):
     return drop, t * s
 
 
-@part
+@rare
 def _leave(d, m, idx, sign, coef, rhs, position, lower, upper):
+    """Take atom d out of the active set; returns what is left of m."""
+    position[idx[d]] = -1
     delete_atom(d, m, lower, upper)
     for a in range(d, m - 1):
         idx[a], sign[a], coef[a], rhs[a] = idx[a + 1], sign[a + 1], coef[a + 1], rhs[a + 1]
         position[idx[a]] = a
     coef[m - 1] = 0
     rhs[m - 1] = 0
+    return m - 1
 
 
 @part
@@ -248,29 +290,9 @@ def _descend(first, m, idx, coef, sign, rhs, step, scratch, position, lower, upp
             break
         for a in range(first, m):
             rhs[a] *= one - t
-        position[idx[drop]] = -1
-        _leave(drop, m, idx, sign, coef, rhs, position, lower, upper)
-        m -= 1
+        m = _leave(drop, m, idx, sign, coef, rhs, position, lower, upper)
         if drop < first:
             first -= 1
     for a in range(m):
         rhs[a] = 0
     return m
-
-
-@rare
-def _duality_gap(q, g, idx, coef, m, norm2, alpha, positive, top_value):
-    """Primal minus dual at the scaled residual, summed so that it cannot come out negative by cancellation."""
-    largest = 0.0
-    for lane in range(SLOTS):
-        largest = max(largest, float(top_value[lane]))
-    for a in range(m):
-        value = float(g[idx[a]])
-        largest = max(largest, value if positive else abs(value))
-    s = 1.0 if largest <= alpha else alpha / largest
-    residual2, total = norm2, 0.0
-    for a in range(m):
-        w, gw = float(coef[a]), float(g[idx[a]])
-        residual2 -= w * (float(q[idx[a]]) + gw)
-        total += alpha * abs(w) - s * w * gw
-    return 0.5 * (1 - s) ** 2 * max(residual2, 0.0) + max(total, 0.0)

@@ -66,7 +66,7 @@ def pack_tile(indices, values, counts, exponents, atom_scale, out_indices, out_v
 
     Parameters
     ----------
-    indices, values, counts : (T, capacity), (T, capacity), (T,), as the solvers leave them; sorted here in place
+    indices, values, counts : (T, capacity), (T, capacity), (T,), as the solvers leave them, in any order
     exponents : (T,) int32, of the signals
     atom_scale : (K,) float64, units of each atom's code
     out_indices, out_values : (entries,) int32 and the codes' dtype, out

@@ -1,0 +1,189 @@
+"""Codes at many penalties, or of many sizes, from one pass over the signals."""
+
+import numpy as np
+
+from sparseshare.devices import resolve_device
+from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.validation import check_bool, check_dictionary, check_signals, compute_dtype
+
+from .encode import ROUNDING
+from .problem import Problem
+from .pursuit import solve_ols, solve_omp
+from .tiles import RowsInOrder, Tile, rows_a_tile, run_in_threads, thread_count, tile_run
+
+
+def sparse_encode_path(
+    X,
+    dictionary,
+    alphas=None,
+    *,
+    algorithm="lasso_lars",
+    n_nonzero_coefs=None,
+    positive=False,
+    l1_ratio=1.0,
+    weights=None,
+    tol=1e-6,
+    max_iter=1000,
+    n_jobs=None,
+    device="auto",
+    sparse_output=False,
+):
+    """Sparse codes of signals at every penalty of a list, or for every number of non-zeros.
+
+    Each code of the lasso starts from the one at the next larger penalty, with its active set and factor kept; a pursuit
+    of the largest count passes all smaller ones on its way. So a path costs little more than its last entry.
+
+    Parameters
+    ----------
+    X : array-like, sparse array or memory map of shape (n_samples, n_features)
+    dictionary : array-like of shape (n_components, n_features)
+    alphas : array-like of shape (n_alphas,), default=None
+        Penalties, in any order, for "lasso_lars".
+    algorithm : {"lasso_lars", "omp", "ols"}, default="lasso_lars"
+    n_nonzero_coefs : array-like of int of shape (n_counts,), default=None
+        Numbers of non-zeros, in any order, for "omp" and "ols".
+    positive : bool, default=False
+        Codes >= 0, for "lasso_lars".
+    l1_ratio : float, default=1.0
+        As in `sparse_encode`; below 1 each penalty is solved on its own, since its Gram matrix is its own.
+    weights : array-like of shape (n_components,), default=None
+        Positive factors of the penalties, an atom each.
+    tol : float, default=1e-6
+        Relative duality gap.
+    max_iter : int, default=1000
+        Rounds at most, a signal and penalty.
+    n_jobs : int or None, default=None
+        Threads; None means all.
+    device : str, default="auto"
+    sparse_output : bool, default=False
+
+    Returns
+    -------
+    ndarray of shape (n_alphas, n_samples, n_components), or a list of csr_array if `sparse_output`
+        In the order of `alphas` or `n_nonzero_coefs`.
+
+    Raises
+    ------
+    ValueError
+        As `sparse_encode` does, and if the list is missing or empty.
+
+    References
+    ----------
+    Osborne, Presnell, Turlach, "A new approach to variable selection in least squares problems", 2000.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare import sparse_encode_path
+    >>> sparse_encode_path([[3.0, -0.5, 1.5]], np.eye(3), alphas=[2.0, 1.0, 0.0])[:, 0]
+    array([[ 1. ,  0. ,  0. ],
+           [ 2. ,  0. ,  0.5],
+           [ 3. , -0.5,  1.5]])
+    >>> sparse_encode_path([[3.0, -0.5, 1.5]], np.eye(3), algorithm="omp", n_nonzero_coefs=[1, 2])[:, 0]
+    array([[3. , 0. , 0. ],
+           [3. , 0. , 1.5]])
+    """
+    resolve_device(device, X, dictionary)
+    check_bool("sparse_output", sparse_output, of="sparse_encode_path")
+    dictionary = check_dictionary(dictionary)
+    X, dtype = check_signals(X, dictionary.shape[1])
+    dictionary = dictionary.astype(compute_dtype(dtype, dictionary.dtype), copy=False)
+    if algorithm not in ("lasso_lars", "omp", "ols"):
+        raise ValueError(
+            f"The 'algorithm' parameter of sparse_encode_path must be 'lasso_lars', 'omp' or 'ols', got {algorithm!r}"
+        )
+    name, wanted = ("alphas", alphas) if algorithm == "lasso_lars" else ("n_nonzero_coefs", n_nonzero_coefs)
+    stops = np.asarray([] if wanted is None else wanted)
+    if stops.ndim != 1 or not len(stops):
+        raise ValueError(f"sparse_encode_path needs {name}, a list with at least one entry, for algorithm={algorithm!r}")
+    settings = dict(positive=positive, tol=tol, max_iter=max_iter, owner="sparse_encode_path")
+    if algorithm == "lasso_lars":
+        order = np.argsort(-stops, kind="stable")
+        settings.update(weights=weights, l1_ratio=l1_ratio)
+        problems = [Problem(dictionary, algorithm=algorithm, alpha=alpha, **settings) for alpha in stops[order]]
+        if np.ndim(problems[0].weights) == 2 or (problems[0].weights is not None and (problems[0].weights == 0).any()):
+            raise ValueError("sparse_encode_path takes weights of shape (n_components,), all above 0")
+        groups = [problems] if l1_ratio == 1 else [[problem] for problem in problems]
+        paths = [path for group in groups for path in _lasso_path(X, group, n_jobs)]
+    else:
+        order = np.argsort(stops, kind="stable")
+        problem = Problem(dictionary, algorithm=algorithm, n_nonzero_coefs=stops.max(), **settings)
+        if (stops < 1).any() or stops.dtype.kind not in "iu":
+            raise ValueError(f"n_nonzero_coefs must hold integers of at least 1, got {wanted}")
+        paths = _pursuit_path(X, problem, np.minimum(stops[order], problem.counts).astype(np.int64), n_jobs)
+    paths = [paths[k] for k in np.argsort(order)]
+    return paths if sparse_output else np.stack([path.toarray() for path in paths])
+
+
+def _lasso_path(X, problems, n_jobs):
+    """Codes for problems that differ in alpha alone, from large to small."""
+    first = problems[0]
+    tol = max(first.tol, ROUNDING[first.dtype])
+
+    def solve(tile, path):
+        alphas = np.stack([problem.penalties(tile.rows, tile.exponents) for problem in problems], axis=1)
+        kernels_for("cpu", "active_set").lasso_path_tile(
+            tile.correlations, tile.norms2, first.gram, alphas, tol, first.max_iter, first.positive, path.indices,
+            path.values, path.counts, path.gaps, path.iterations, path.status,
+        )  # fmt: skip
+        for p in range(len(problems)):
+            tile.indices, tile.values, tile.counts = path.indices[:, p], path.values[:, p], path.counts[:, p]
+            yield tile.pack()
+
+    return _run(X, first, len(problems), solve, n_jobs)
+
+
+def _pursuit_path(X, problem, stops, n_jobs):
+    """Codes of the first atoms of one pursuit, for increasing counts."""
+    solver = {"omp": solve_omp, "ols": solve_ols}[problem.algorithm]
+
+    def solve(tile, path):
+        solver(problem, tile, problem.tol, stops, path.values)
+        counts = tile.counts
+        for p, stop in enumerate(stops):
+            tile.values, tile.counts = path.values[:, p], np.minimum(counts, stop).astype(np.int32)
+            yield tile.pack()
+
+    return _run(X, problem, len(stops), solve, n_jobs)
+
+
+class _Path:
+    """Results of a tile at every stop of a path."""
+
+    def __init__(self, problem, n_rows, n_stops):
+        self._arrays = {
+            "indices": np.zeros((n_rows, n_stops, problem.capacity), np.int32),
+            "values": np.zeros((n_rows, n_stops, problem.capacity), problem.dtype),
+            "counts": np.zeros((n_rows, n_stops), np.int32),
+            "gaps": np.zeros((n_rows, n_stops)),
+            "iterations": np.zeros((n_rows, n_stops), np.int32),
+            "status": np.zeros((n_rows, n_stops), np.int8),
+        }
+
+    def load(self, n):
+        for name, array in self._arrays.items():
+            setattr(self, name, array[:n])
+        self.counts[:] = 0
+
+
+def _run(X, problem, n_stops, solve, n_jobs):
+    n_samples, n_rows = X.shape[0], rows_a_tile(problem)
+    packed = [
+        RowsInOrder(n_samples, problem.n_components, problem.dtype, n_samples * min(problem.capacity, 32))
+        for _ in range(n_stops)
+    ]
+    scratch = {}
+
+    def work(number, worker):
+        if worker not in scratch:
+            scratch[worker] = Tile(problem, n_rows), _Path(problem, n_rows, n_stops)
+        tile, path = scratch[worker]
+        rows = slice(number * n_rows, min((number + 1) * n_rows, n_samples))
+        tile.load(X, rows)
+        path.load(rows.stop - rows.start)
+        for rows_of_stop, codes in zip(packed, solve(tile, path), strict=True):
+            rows_of_stop.put(number, *codes)
+
+    with tile_run(problem):
+        run_in_threads(work, -(-n_samples // n_rows), thread_count(n_jobs))
+    return [rows_of_stop.csr() for rows_of_stop in packed]
