@@ -25,7 +25,6 @@ REPLACED = {
 EXCEPTIONS = {
     "test_update_dict": "tests the private function _update_dict",
     "test_sparse_encode_unavailable_positivity[omp]": "positive codes by omp are offered here",
-    "test_minibatch_dictionary_learning_dtype_match": "looks at the private attributes _A and _B",
 }
 
 pytestmark = pytest.mark.filterwarnings("default")  # scikit-learn's tests say themselves which warnings matter

@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sparseshare.devices import resolve_device
 from sparseshare.kernels.dispatch import kernels_for
-from sparseshare.validation import check_bool, check_dictionary, check_signals, compute_dtype
+from sparseshare.validation import check_bool, check_dictionary, check_signals
 
 from .lasso import solve_lars, solve_lasso_cd, solve_lasso_lars
 from .problem import Problem
@@ -30,6 +30,7 @@ SOLVERS = {
     "iht": solve_iht,
     "threshold": solve_threshold,
 }
+_BLOCK = 4096  # signals that are held dense at once where each needs more than its tile: masks, weights
 # Relative errors of a correlation, with a margin: no gap below what they amount to is asked for or claimed.
 ROUNDING = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 2e-15}
 
@@ -79,6 +80,8 @@ def encode(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=Fal
     """
     n_samples = X.shape[0]
     problem.check_samples(n_samples)
+    if n_samples > _BLOCK and (mask is not None or problem.weights is not None):
+        return _encode_blocks(X, problem, init, n_jobs, mask, dense)
     if mask is not None:
         return _encode_masked(X, problem, mask, init, n_jobs, dense)
     if np.ndim(problem.weights) == 2:
@@ -139,21 +142,41 @@ def _certify(problem, tile, tol):
     return relative, done | (relative <= np.maximum(tol, floor))
 
 
+def _encode_blocks(X, problem, init, n_jobs, mask, dense):
+    """A block of signals after the other, for the forms that need a dense copy of their signals."""
+    parts = []
+    for start in range(0, X.shape[0], _BLOCK):
+        rows = slice(start, min(start + _BLOCK, X.shape[0]))
+        weights = problem.weights[rows] if np.ndim(problem.weights) == 2 else None
+        own_mask = mask if mask is None or isinstance(mask, str) else np.asarray(mask)[rows]
+        own_init = None if init is None else init[rows]
+        own = problem.restricted(weights=weights, rows=rows)
+        parts.append(encode(X[rows], own, init=own_init, n_jobs=n_jobs, mask=own_mask))
+    return _joined(parts, slice(None), dense)
+
+
+def _joined(parts, order, dense):
+    """Codes of several blocks of signals as one, in another order."""
+    values = csr_array(vstack([part.values for part in parts], format="csr"))[order]
+    gap, n_iter, converged = (np.concatenate([part[k] for part in parts])[order] for k in (1, 2, 3))
+    return Codes(values.toarray() if dense else values, gap, n_iter, converged)
+
+
 def _encode_groups(X, groups, problem, init, n_jobs, dense):
     """Problems of their own for groups of rows (a slice or an array of row numbers each), put together again."""
     parts = [None] * len(groups)
 
     def work(number, _):
         rows, own = groups[number]
+        groups[number] = rows, None  # a problem of its own has a Gram matrix of its own: do not keep them all
         start = None if init is None else init[rows]
         parts[number] = encode(X[rows], own, init=start, n_jobs=1)
 
     run_in_threads(work, len(groups), thread_count(n_jobs))
-    order = np.concatenate([np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows for rows, _ in groups])
-    back = np.argsort(order)
-    values = csr_array(vstack([part.values for part in parts], format="csr"))[back]
-    gap, n_iter, converged = (np.concatenate([part[k] for part in parts])[back] for k in (1, 2, 3))
-    return Codes(values.toarray() if dense else values, gap, n_iter, converged)
+    order = np.concatenate(
+        [np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows for rows, _ in groups]
+    )
+    return _joined(parts, np.argsort(order), dense)
 
 
 def _encode_masked(X, problem, mask, init, n_jobs, dense):
@@ -210,7 +233,11 @@ def _encode_unpenalised(X, problem, n_jobs, dense):
         return (rows - (rows @ basis.T) @ basis).astype(problem.dtype)
 
     bound = problem.restricted(weights=problem.weights[~free])
-    bound.dictionary, bound.n_components, bound._given_gram = remove(problem.dictionary[~free]), int((~free).sum()), None
+    bound.dictionary, bound.n_components, bound._given_gram = (
+        remove(problem.dictionary[~free]),
+        int((~free).sum()),
+        None,
+    )
     codes = encode(remove(X), bound, n_jobs=n_jobs)
     rest = X - codes.values @ problem.dictionary[~free]
     exact = (rest @ np.linalg.pinv(loose)).astype(problem.dtype)
@@ -265,7 +292,7 @@ def sparse_encode(
         `dictionary @ X.T`, if it is at hand.
     algorithm : str, default="lasso_lars"
         - "auto": a pursuit if a count or only an error is given, else the lasso
-        - "lasso_lars": the lasso by a direct active-set method, exact and the fastest; its constrained forms by homotopy
+        - "lasso_lars": the lasso by a direct active-set method, exact and fast; its constrained forms by homotopy
         - "lasso_cd", "ista", "fista": the lasso by coordinate descent or proximal gradient
         - "lars": least angle regression, stopped after `n_nonzero_coefs` atoms
         - "omp", "ols", "mp": orthogonal matching pursuit, orthogonal least squares, matching pursuit
@@ -342,7 +369,8 @@ def sparse_encode(
     >>> dictionary = np.eye(3)
     >>> sparse_encode([[3.0, -0.5, 1.5]], dictionary, alpha=1.0)
     array([[2. , 0. , 0.5]])
-    >>> codes, info = sparse_encode([[3.0, -0.5, 1.5]], dictionary, algorithm="omp", n_nonzero_coefs=2, return_info=True)
+    >>> X = [[3.0, -0.5, 1.5]]
+    >>> codes, info = sparse_encode(X, dictionary, algorithm="omp", n_nonzero_coefs=2, return_info=True)
     >>> codes
     array([[3. , 0. , 1.5]])
     >>> info["residual"]
@@ -353,7 +381,7 @@ def sparse_encode(
     dictionary = check_dictionary(dictionary)
     X, dtype = check_signals(X, dictionary.shape[1])
     problem = Problem(
-        dictionary.astype(compute_dtype(dtype, dictionary.dtype) if dtype == np.float32 else dtype, copy=False),
+        check_dictionary(dictionary, dtype),
         algorithm=algorithm,
         alpha=alpha,
         l1_ratio=l1_ratio,

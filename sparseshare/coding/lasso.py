@@ -1,4 +1,4 @@
-"""Solvers of the lasso on the Gram matrix, and least angle regression. Each fills a tile of a problem; none knows more."""
+"""Solvers of the lasso on the Gram matrix, and least angle regression. Each fills a tile; none knows more."""
 
 import numpy as np
 

@@ -76,8 +76,8 @@ def orthogonal_mp(
     X, y = _numbers("X", X), _numbers("y", y)
     if X.ndim != 2 or y.ndim not in (1, 2) or len(X) != len(y):
         raise ValueError(
-            f"X must have the shape (n_samples, n_features) and y (n_samples,) or (n_samples, n_targets), got {X.shape} "
-            f"and {y.shape}"
+            f"X must have the shape (n_samples, n_features) and y (n_samples,) or (n_samples, n_targets), "
+            f"got {X.shape} and {y.shape}"
         )
     targets = y[:, None] if y.ndim == 1 else y
     norms2 = np.einsum("ij,ij->j", targets, targets, dtype=np.float64)

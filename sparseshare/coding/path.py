@@ -4,7 +4,7 @@ import numpy as np
 
 from sparseshare.devices import resolve_device
 from sparseshare.kernels.dispatch import kernels_for
-from sparseshare.validation import check_bool, check_dictionary, check_signals, compute_dtype
+from sparseshare.validation import check_bool, check_dictionary, check_signals
 
 from .encode import ROUNDING
 from .problem import Problem
@@ -30,8 +30,8 @@ def sparse_encode_path(
 ):
     """Sparse codes of signals at every penalty of a list, or for every number of non-zeros.
 
-    Each code of the lasso starts from the one at the next larger penalty, with its active set and factor kept; a pursuit
-    of the largest count passes all smaller ones on its way. So a path costs little more than its last entry.
+    Each code of the lasso starts from the one at the next larger penalty, with its active set and factor kept; a
+    pursuit of the largest count passes all smaller ones on its way. So a path costs little more than its last entry.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def sparse_encode_path(
     check_bool("sparse_output", sparse_output, of="sparse_encode_path")
     dictionary = check_dictionary(dictionary)
     X, dtype = check_signals(X, dictionary.shape[1])
-    dictionary = dictionary.astype(compute_dtype(dtype, dictionary.dtype), copy=False)
+    dictionary = check_dictionary(dictionary, dtype)
     if algorithm not in ("lasso_lars", "omp", "ols"):
         raise ValueError(
             f"The 'algorithm' parameter of sparse_encode_path must be 'lasso_lars', 'omp' or 'ols', got {algorithm!r}"
@@ -95,7 +95,9 @@ def sparse_encode_path(
     name, wanted = ("alphas", alphas) if algorithm == "lasso_lars" else ("n_nonzero_coefs", n_nonzero_coefs)
     stops = np.asarray([] if wanted is None else wanted)
     if stops.ndim != 1 or not len(stops):
-        raise ValueError(f"sparse_encode_path needs {name}, a list with at least one entry, for algorithm={algorithm!r}")
+        raise ValueError(
+            f"sparse_encode_path needs {name}, a list with at least one entry, for algorithm={algorithm!r}"
+        )
     settings = dict(positive=positive, tol=tol, max_iter=max_iter, owner="sparse_encode_path")
     if algorithm == "lasso_lars":
         order = np.argsort(-stops, kind="stable")

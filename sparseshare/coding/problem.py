@@ -1,8 +1,8 @@
 """The problem that a coder solves: a dictionary, a penalty or a budget, and how far to go. Checked once, solved often.
 
 Kernels see a scaled twin of what the user typed. Signals and dictionary are scaled by powers of two, weights of the
-penalty are divided into the atoms, the quadratic part of an elastic net sits on the diagonal of the Gram matrix, atoms of
-pursuits have unit norm. So there is one kernel for all these forms, and one certificate.
+penalty are divided into the atoms, the quadratic part of an elastic net sits on the diagonal of the Gram matrix, atoms
+of pursuits have unit norm. So there is one kernel for all these forms, and one certificate.
 """
 
 from dataclasses import dataclass
@@ -145,8 +145,8 @@ class Problem:
         array = np.asarray(value, dtype=np.float64)
         if array.ndim != 1 or not np.isfinite(array).all() or (array < low).any():
             raise ValueError(
-                f"The {name!r} parameter of {self.owner} must be a finite number of at least {low:g} or one such number "
-                f"a signal, got an array of shape {array.shape} from {array.min() if array.size else None}"
+                f"The {name!r} parameter of {self.owner} must be a finite number of at least {low:g} or one such "
+                f"number a signal, got an array of shape {array.shape} from {array.min() if array.size else None}"
             )
         return array
 
@@ -168,8 +168,8 @@ class Problem:
         array = np.asarray(count)
         if array.ndim != 1 or array.dtype.kind not in "iu" or (array < 0).any():
             raise ValueError(
-                f"The 'n_nonzero_coefs' parameter of {self.owner} must be an integer of at least 1 or one integer of at "
-                f"least 0 a signal, got an array of shape {array.shape} and dtype {array.dtype}"
+                f"The 'n_nonzero_coefs' parameter of {self.owner} must be an integer of at least 1 or one integer of "
+                f"at least 0 a signal, got an array of shape {array.shape} and dtype {array.dtype}"
             )
         return np.minimum(array, most).astype(np.int64)
 

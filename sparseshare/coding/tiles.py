@@ -134,7 +134,17 @@ class Tile:
         """Scale signals `rows` and correlate them with the atoms."""
         problem, n = self.problem, rows.stop - rows.start
         self.rows = rows
-        for name in ("correlations", "exponents", "norms2", "indices", "values", "counts", "gaps", "iterations", "status"):
+        for name in (
+            "correlations",
+            "exponents",
+            "norms2",
+            "indices",
+            "values",
+            "counts",
+            "gaps",
+            "iterations",
+            "status",
+        ):
             setattr(self, name, getattr(self, f"_{name}")[:n])
         block = X[rows]
         block = np.ascontiguousarray(block.toarray() if issparse(block) else block, dtype=problem.dtype)
@@ -160,7 +170,14 @@ class Tile:
         if init is not None:
             part = init.indptr[rows.start : rows.stop + 1].astype(np.int64)
             self._kernels.start_tile(
-                part, init.indices, init.data, self.exponents, problem.atom_scale, self.indices, self.values, self.counts
+                part,
+                init.indices,
+                init.data,
+                self.exponents,
+                problem.atom_scale,
+                self.indices,
+                self.values,
+                self.counts,
             )
 
     def pack(self):
@@ -175,9 +192,7 @@ class Tile:
 
     def spread(self, out):
         """Codes of the tile into their rows of a dense array of zeros."""
-        self._kernels.spread_tile(
-            self.indices, self.values, self.counts, self.exponents, self.problem.atom_scale, out
-        )
+        self._kernels.spread_tile(self.indices, self.values, self.counts, self.exponents, self.problem.atom_scale, out)
 
 
 def rows_a_tile(problem):

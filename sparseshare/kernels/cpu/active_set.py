@@ -1,7 +1,7 @@
 """The lasso by a direct active-set method: the solution at one penalty, several atoms a round, with its certificate.
 
-Feature-sign search (Lee, Battle, Raina, Ng 2006, algorithm 1) with up to four atoms a round, the inverse Cholesky factor
-of `factor.py`, one `sweep` a round, and an exchange of atoms where a new one depends on those in use.
+Feature-sign search (Lee, Battle, Raina, Ng 2006, algorithm 1) with up to four atoms a round, the inverse Cholesky
+factor of `factor.py`, one `sweep` a round, and an exchange of atoms where a new one depends on those in use.
 """
 
 import numpy as np
@@ -17,9 +17,7 @@ _COHERENCE = 0.5  # and if its inner product with those that just entered stays 
 
 
 @kernel
-def lasso_tile(
-    Q, norms2, G, alpha, tol, max_iter, positive, indices, values, counts, gaps, iterations, status
-):
+def lasso_tile(Q, norms2, G, alpha, tol, max_iter, positive, indices, values, counts, gaps, iterations, status):
     """Minimise 0.5 |x - w D|^2 + alpha |w|_1 for every signal of a tile.
 
     Parameters
@@ -48,9 +46,7 @@ def lasso_tile(
 
 
 @kernel
-def lasso_path_tile(
-    Q, norms2, G, alphas, tol, max_iter, positive, indices, values, counts, gaps, iterations, status
-):
+def lasso_path_tile(Q, norms2, G, alphas, tol, max_iter, positive, indices, values, counts, gaps, iterations, status):
     """As `lasso_tile` at several penalties a signal, each solved from the code at the one before.
 
     `alphas` is (T, P), best in descending order; all results have P as their second dimension.

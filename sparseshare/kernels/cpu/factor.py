@@ -2,7 +2,8 @@
 
 With G_AA = L L', the kernels keep R = inv(L) by rows (`lower`: row a ends at column a) and by columns (`upper`: row a
 starts at column a), so that R b and R' y are sums of rows: no chain of divisions as in a triangular solve, and full
-vectors from the second atom on. R is as well conditioned as L; an explicit inverse of G_AA is not, and fails in float32.
+vectors from the second atom on. R is as well conditioned as L; an explicit inverse of G_AA is not, and fails in
+float32.
 
 Both triangles are (capacity, capacity), capacity a multiple of 16, rows of 64-byte vectors; whatever lies outside the
 first m rows and columns is finite, and 0 inside the last vector that those m reach.

@@ -1,7 +1,8 @@
 """The one place where kernels are compiled: flags, disk cache, and what invalidates that cache.
 
 Numba's cache looks at the file of the function it compiles, not at the files of the functions called from it. An edited
-helper would leave its callers stale, so a hash of every kernel source travels in a closure cell, which Numba does look at.
+helper would leave its callers stale, so a hash of every kernel source travels in a closure cell, which Numba does look
+at.
 """
 
 from hashlib import sha256

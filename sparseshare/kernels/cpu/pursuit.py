@@ -1,9 +1,9 @@
 """Orthogonal matching pursuit and orthogonal least squares on the Gram matrix, one pass over all atoms a step.
 
-Each chosen atom's Gram row is made orthogonal to the earlier ones (the rows of `basis`), so that the correlations lose one
-multiple of one row a step and the Cholesky row of the next atom is a column of `basis`: no triangular solve before the
-last step. Batch-OMP (Rubinstein, Zibulevsky, Elad 2008) in its order-recursive form; OLS after Chen, Billings, Luo 1989
-and Rebollo-Neira, Lowe 2002. Atoms have unit norm, or are zero.
+Each chosen atom's Gram row is made orthogonal to the earlier ones (the rows of `basis`), so that the correlations lose
+one multiple of one row a step and the Cholesky row of the next atom is a column of `basis`: no triangular solve before
+the last step. Batch-OMP (Rubinstein, Zibulevsky, Elad 2008) in its order-recursive form; OLS after Chen, Billings, Luo
+1989 and Rebollo-Neira, Lowe 2002. Atoms have unit norm, or are zero.
 """
 
 from math import sqrt
@@ -31,8 +31,8 @@ def omp_tile(
     stops : (P,) int64 array, increasing counts at which `path_values` keeps the codes
     indices, values, counts : (T, capacity) int32, (T, capacity), (T,) int32, out: atoms in order of choice, codes
     residuals : (T,) float64, out: squared residual
-    status : (T,) int8, out: 0 reached its count or target, or nothing is left to explain; 2 stopped since every atom left
-        depends on the chosen ones
+    status : (T,) int8, out: 0 reached its count or target, or nothing is left to explain; 2 stopped since every atom
+        left depends on the chosen ones
     path_values : (T, P, capacity), out: the codes of the first stops[p] atoms
     """
     n_atoms, capacity = Q.shape[1], indices.shape[1]
@@ -77,9 +77,7 @@ def ols_tile(Q, norms2, G, n_nonzero, max_error, stops, indices, values, counts,
 
 
 @part
-def _pursue(
-    q, norm2, G, limit, target, weight, chosen, basis, factor, g, row, y, inverse, top_value, top_atom
-):
+def _pursue(q, norm2, G, limit, target, weight, chosen, basis, factor, g, row, y, inverse, top_value, top_atom):
     """One signal of `omp_tile`; returns count, squared residual and status."""
     dependent = q.dtype.type(1e-6) if q.itemsize == 4 else q.dtype.type(1e-10)
     noise = q.dtype.type(1e-6) if q.itemsize == 4 else q.dtype.type(2e-15)
@@ -88,9 +86,7 @@ def _pursue(
     m, j, residual2 = 0, 0, norm2
     new_inverse, new_y, level = q.dtype.type(0), q.dtype.type(0), q.dtype.type(-1)
     while m < limit and not (target >= 0 and residual2 <= target):
-        j = orthogonal_sweep(
-            G[j], basis, row, max(m - 1, 0), new_inverse, new_y, weight, g, top_value, top_atom
-        )
+        j = orthogonal_sweep(G[j], basis, row, max(m - 1, 0), new_inverse, new_y, weight, g, top_value, top_atom)
         if level < 0:
             level = noise * abs(g[j])
         if abs(g[j]) <= level or _is_chosen(j, chosen, m):  # what is left is rounding

@@ -1,8 +1,8 @@
 """What happens to signals before they meet an atom, and to codes after they have left the last one.
 
-Signals enter the solvers scaled by a power of two to a largest entry in [1, 2), so that data of 1e-30 or 1e30 do not under-
-or overflow when squared; a power of two costs no rounding. Codes leave as sorted rows of a CSR array, or spread into a
-dense one.
+Signals enter the solvers scaled by a power of two to a largest entry in [1, 2), so that data of 1e-30 or 1e30 do not
+under- or overflow when squared; a power of two costs no rounding. Codes leave as sorted rows of a CSR array, or spread
+into a dense one.
 """
 
 from math import frexp, ldexp
@@ -96,7 +96,7 @@ def spread_tile(indices, values, counts, exponents, atom_scale, out):
 
 @exact
 def start_tile(indptr, indices, codes, exponents, atom_scale, out_indices, out_values, counts):
-    """Codes to start from, rows of a CSR array in the user's units, as the solvers take them; what does not fit is cut."""
+    """Codes to start from, rows of a CSR array in the user's units, as the solvers take them."""
     for i in range(len(counts)):
         m = 0
         for entry in range(indptr[i], indptr[i + 1]):

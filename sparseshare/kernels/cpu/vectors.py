@@ -1,8 +1,9 @@
 """Passes over all atoms in explicit 64-byte vectors, because no compiler turns a loop with an argmax into vector code.
 
-`sweep` refreshes every correlation and finds the largest in one pass: the sums of a block of atoms stay in registers while
-the rows of the Gram matrix go by. `orthogonal_sweep` does the same for the order-recursive pursuits. Both keep, beside the
-largest score of all, the largest of each of 16 lanes (atoms k, k+16, k+32, ...): a ready list of further candidates.
+`sweep` refreshes every correlation and finds the largest in one pass: the sums of a block of atoms stay in registers
+while the rows of the Gram matrix go by. `orthogonal_sweep` does the same for the order-recursive pursuits. Both keep,
+beside the largest score of all, the largest of each of 16 lanes (atoms k, k+16, k+32, ...): a ready list of further
+candidates.
 
 All arrays are C-contiguous, of one float type, with a length that is a multiple of `PADDING`.
 """
@@ -90,9 +91,7 @@ class _Pass:
         builder, width = self.builder, self.lanes
         while width > 1:
             half = width // 2
-            low, high = (
-                ir.Constant(ir.VectorType(_I32, half), list(r)) for r in (range(half), range(half, width))
-            )
+            low, high = (ir.Constant(ir.VectorType(_I32, half), list(r)) for r in (range(half), range(half, width)))
             none_v, none_a = ir.Constant(value.type, ir.Undefined), ir.Constant(atom.type, ir.Undefined)
             v0, v1 = builder.shuffle_vector(value, none_v, low), builder.shuffle_vector(value, none_v, high)
             a0, a1 = builder.shuffle_vector(atom, none_a, low), builder.shuffle_vector(atom, none_a, high)
@@ -104,9 +103,7 @@ class _Pass:
 
     def better(self, value, atom, than, than_atom):
         builder = self.builder
-        tie = builder.and_(
-            builder.fcmp_ordered("==", value, than), builder.icmp_signed("<", atom, than_atom)
-        )
+        tie = builder.and_(builder.fcmp_ordered("==", value, than), builder.icmp_signed("<", atom, than_atom))
         return builder.or_(builder.fcmp_ordered(">", value, than), tie)
 
     def report(self, largest, top_value, top_atom):
@@ -146,7 +143,7 @@ class _Pass:
 
 @intrinsic
 def sweep(typingctx, q, rows, idx, coef, m, scale, positive, g, top_value, top_atom):
-    """g = q - sum_{a<m} coef[a] * rows[idx[a]], times `scale` if that is an array; return the atom with the largest score.
+    """g = q - sum_{a<m} coef[a] * rows[idx[a]], times `scale` if it is an array; return the atom of the largest score.
 
     The score is |g|, or g if `positive`. `top_value`, `top_atom` (16,) receive the largest score of each lane and its
     atom. `idx` is int32. With m = 0 it is an argmax of q that also copies q to g.
@@ -375,19 +372,13 @@ def dot(typingctx, x, y, m):
         blocks = builder.udiv(builder.add(args[2], v.size(v.lanes - 1)), v.size(v.lanes))
         with cgutils.for_range(builder, blocks) as block:
             offset = builder.mul(block.index, v.size(v.lanes))
-            builder.store(
-                v.call("fma", v.load(x_.data, offset), v.load(y_.data, offset), builder.load(total)), total
-            )
+            builder.store(v.call("fma", v.load(x_.data, offset), v.load(y_.data, offset), builder.load(total)), total)
         value, width = builder.load(total), v.lanes
         while width > 1:
             half = width // 2
             none = ir.Constant(value.type, ir.Undefined)
-            low, high = (
-                ir.Constant(ir.VectorType(_I32, half), list(r)) for r in (range(half), range(half, width))
-            )
-            value = builder.fadd(
-                builder.shuffle_vector(value, none, low), builder.shuffle_vector(value, none, high)
-            )
+            low, high = (ir.Constant(ir.VectorType(_I32, half), list(r)) for r in (range(half), range(half, width)))
+            value = builder.fadd(builder.shuffle_vector(value, none, low), builder.shuffle_vector(value, none, high))
             width = half
         return builder.extract_element(value, ir.Constant(_I32, 0))
 
