@@ -60,10 +60,7 @@ def main():
 
     names = ["none" if snr is None else f"{snr} dB" for snr in NOISE]
     text = ["# Recovery of a known dictionary", ""]
-    text += [
-        f"Made by `python benchmarks/recovery.py --trials {arguments.trials}`: mean atoms found of {N_COMPONENTS}",
-        "",
-    ]
+    text += [f"Mean atoms found of {N_COMPONENTS}, by `python benchmarks/recovery.py --trials {arguments.trials}`.", ""]
     text += ["| noise | " + " | ".join(names) + " |", "|---|" + "---|" * len(NOISE)]
     for method, counts in PAPER.items():
         text += [f"| {method}, paper | " + " | ".join(f"{counts[snr]:.1f}" for snr in NOISE) + " |"]
@@ -76,10 +73,8 @@ def main():
     folder = HERE / ("results" if arguments.trials >= 50 else "output")
     folder.mkdir(exist_ok=True)
     (folder / "recovery.md").write_text("\n".join(text) + "\n")
-    results = {
-        method: dict(zip(names, each.tolist(), strict=True)) for method, each in zip(METHODS, found, strict=True)
-    }
-    (folder / "recovery.json").write_text(json.dumps({"environment": versions(), "found": results}) + "\n")
+    counts = {method: dict(zip(names, each.tolist(), strict=True)) for method, each in zip(METHODS, found, strict=True)}
+    (folder / "recovery.json").write_text(json.dumps({"environment": versions(), "found": counts}) + "\n")
 
 
 if __name__ == "__main__":

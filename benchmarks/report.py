@@ -7,7 +7,9 @@ from datetime import date
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("sparseshare", "numpy", "scipy", "numba", "scikit-learn")
+import sparseshare
+
+PACKAGES = ("numpy", "scipy", "numba", "scikit-learn")
 
 
 def environment(threads, bandwidth):
@@ -30,7 +32,8 @@ def environment(threads, bandwidth):
 def versions():
     """Date, Python and the packages that the results depend on."""
     packages = {package: metadata.version(package) for package in PACKAGES}
-    return {"date": date.today().isoformat(), "python": platform.python_version(), **packages}
+    ours = {"date": date.today().isoformat(), "sparseshare": sparseshare.__version__}
+    return ours | {"python": platform.python_version()} | packages
 
 
 def _processor():

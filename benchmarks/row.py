@@ -47,7 +47,9 @@ class Line:
 
 @dataclass
 class Row:
-    """Attributes
+    """A piece of work, the comparisons made on it, its floor and its curves.
+
+    Attributes
     ----------
     name : str
         On the command line and of the file of results.
@@ -57,7 +59,7 @@ class Row:
         Of the lines, such as "µs a signal".
     lines : list of Line
     floor : dict
-        `gemm` and `ours` in the row's unit, `bytes` moved a signal, `copy` their time at the speed of a plain copy.
+        `ours` and `gemm`, the product of signals and atoms, in the row's unit; `bytes` to be moved for a signal.
     series : dict
         Curves for the plots: name to {"x", "y"}.
     """

@@ -7,7 +7,9 @@ from contest import Contestant
 
 @dataclass(frozen=True)
 class Settings:
-    """Attributes
+    """What every row is given.
+
+    Attributes
     ----------
     quick : bool
         A fifth of the repeats and a twentieth of the signals: to see that a row runs, not to measure.

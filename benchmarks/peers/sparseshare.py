@@ -1,7 +1,5 @@
 """This package, as its users call it: defaults wherever the task does not ask for something."""
 
-from importlib import metadata
-
 import numpy as np
 from scipy.sparse import csr_array, vstack
 from streaming import watched_learning
@@ -11,7 +9,7 @@ import sparseshare
 
 
 def version():
-    return metadata.version("sparseshare")
+    return sparseshare.__version__
 
 
 def encode(X, D, threads, **options):
@@ -21,11 +19,19 @@ def encode(X, D, threads, **options):
 
 def path(X, D, alphas, threads):
     """Codes at every penalty, stacked one penalty after the other."""
+    return Work(lambda: sparseshare.sparse_encode_path(X, D, alphas, sparse_output=True, n_jobs=threads), rows=_stacked)
 
-    def rows(codes):
-        return vstack([csr_array(each) for each in codes], format="csr")
 
-    return Work(lambda: sparseshare.sparse_encode_path(X, D, alphas, sparse_output=True, n_jobs=threads), rows=rows)
+def calls(X, D, alphas, threads):
+    """The same by a call a penalty."""
+    return Work(
+        lambda: [sparseshare.sparse_encode(X, D, alpha=alpha, sparse_output=True, n_jobs=threads) for alpha in alphas],
+        rows=_stacked,
+    )
+
+
+def _stacked(codes):
+    return vstack([csr_array(each) for each in codes], format="csr")
 
 
 def learn(X, D, alpha, batch_size, n_batches, every, threads, max_seconds=np.inf):

@@ -31,10 +31,9 @@ def ksvd(settings, n_signals=20_000, n_iterations=10, at_least=10):
         if "failed" not in outcome
     }
     ours = outcomes["ours"]["seconds"]
-    fastest = min((key for key in errors if not key.startswith("ours")), key=lambda key: outcomes[key]["seconds"])
-    work = (
-        f"K-SVD, {N_COMPONENTS} atoms, {len(X):,} patches, {n_iterations} iterations, {N_NONZEROS} non-zeros, float32"
-    )
+    peers = [key for key in errors if not key.startswith("ours")]
+    fastest = min(peers, key=lambda key: outcomes[key]["seconds"], default=None)
+    work = f"K-SVD, {N_COMPONENTS} atoms, {len(X):,} patches, {n_iterations} iterations, {N_NONZEROS} non-zeros"
     row = Row("ksvd_64x256", work, "s")
     for key, outcome in outcomes.items():
         if key == "ours":
@@ -55,7 +54,6 @@ def _error(X, D, settings):
     D = (D / np.linalg.norm(D, axis=1, keepdims=True)).astype(np.float64)
     X = X.astype(np.float64)
     options = {"algorithm": "omp", "n_nonzero_coefs": N_NONZEROS}
-    codes = race({"judge": ("sparseshare", "encode", {"X": X, "D": D}, options)}, settings, repeats=1)["judge"][
-        "result"
-    ]
+    judged = race({"codes": ("sparseshare", "encode", {"X": X, "D": D}, options)}, settings, repeats=1)
+    codes = judged["codes"]["result"]
     return np.sqrt(squared_residuals(X, D, codes).sum() / np.sum(X**2))
