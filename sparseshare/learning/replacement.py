@@ -29,7 +29,10 @@ def duplicate_atoms(dictionary, statistics):
     norms = np.sqrt(np.einsum("ij,ij->i", dictionary, dictionary, dtype=np.float64))
     unit = dictionary / np.where(norms > 0, norms, 1)[:, None].astype(dictionary.dtype)
     cosines = unit @ unit.T
-    close = np.argwhere(np.triu(np.abs(cosines) > COHERENCE, 1))
+    np.fill_diagonal(cosines, 0)
+    if max(cosines.max(), -cosines.min()) <= COHERENCE:
+        return []
+    close = np.argwhere(np.triu(np.abs(cosines) > COHERENCE))
     mass = statistics.A.diagonal()
     gone, kept, found = set(), set(), []
     for j, k in close.tolist():

@@ -1,7 +1,7 @@
 """What every estimator with a dictionary shares: codes of new signals, reconstruction, score, names, persistence."""
 
+import sys
 import warnings
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 from scipy.sparse import csr_array, hstack
@@ -225,7 +225,4 @@ def coding_options(*, algorithm, alpha, l1_ratio, n_nonzero_coefs, max_error, **
 
 
 def _package_version():
-    try:
-        return version("sparseshare")
-    except PackageNotFoundError:  # run from a source tree
-        return "unknown"
+    return sys.modules[__name__.partition(".")[0]].__version__
