@@ -16,9 +16,9 @@ from .jit import inline, kernel, part
 from .thresholding import soft_threshold
 from .vectors import SLOTS, sweep
 
-_REACH = 0.3  # a violator enters beside the largest one if it exceeds the penalty by this share of what that one does
-_QUIET = 0.1  # a working set is settled enough when its conditions are met to this share of the worst outside it
-_PATIENCE = 20  # sweeps before a set that does not settle is helped on
+_REACH = 0.6  # a violator enters beside the largest one if it exceeds the penalty by this share of what that one does
+_QUIET = 0.3  # a working set is settled enough when its conditions are met to this share of the worst outside it
+_PATIENCE = 8  # sweeps before a set that does not settle is helped on
 _LARGEST_STEP = 256  # atoms moved at once by that step at most
 _REFINEMENTS = 3  # of that step, which is not quite exact
 
@@ -45,16 +45,18 @@ def coordinate_tile(Q, norms2, G, alpha, tol, max_iter, positive, indices, value
     # One more vector than a power of two, or all rows would fall into the same few lines of the cache.
     compact = np.empty((n_atoms, n_atoms + SLOTS), Q.dtype)
     g = np.empty(n_atoms, Q.dtype)
-    w, inner, scale, inverse = np.zeros((4, n_atoms + SLOTS), Q.dtype)
+    w, inner = np.zeros(n_atoms + SLOTS, Q.dtype), np.zeros(n_atoms + SLOTS, Q.dtype)
+    scale, inverse = np.zeros(n_atoms, Q.dtype), np.zeros(n_atoms, Q.dtype)
     idx = np.zeros(n_atoms, np.int32)
     used = np.zeros(n_atoms, np.bool_)
     top_value, top_atom = np.empty(SLOTS, Q.dtype), np.empty(SLOTS, np.int32)
     room = capacity_for(min(n_atoms, _LARGEST_STEP))
     lower, upper = triangles(room, Q)
     scratch, chosen = np.zeros((5, room), Q.dtype), np.zeros(room, np.int32)
+    none = np.int64(0)  # not a literal, for which every part would be compiled once more
     for i in range(n_signals):
         q, penalty = Q[i], alpha[i]
-        m = 0
+        m = none
         for a in range(counts[i]):
             j, value = indices[i, a], values[i, a]
             if G[j, j] > 0 and value != 0 and not (positive and value < 0):
@@ -145,9 +147,9 @@ def _settle_signs(m, penalty, w, inner, scale, compact, lower, upper, chosen, sc
     A little more on the diagonal bounds the factor where atoms depend on each other. Steps still descend, for they
     minimise a majorant, and are long along what hardly changes the residual, so that superfluous atoms reach zero.
     """
-    column, projection, expansion, rhs, step = scratch
+    column, projection, expansion, rhs, step = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     ridge = w.dtype.type(1e-4) if w.itemsize == 4 else w.dtype.type(1e-10)
-    n = 0
+    n = m - m
     for a in range(m):
         if w[a] != 0 and n < _LARGEST_STEP:
             more = ridge * scale[a]
@@ -163,7 +165,7 @@ def _settle_signs(m, penalty, w, inner, scale, compact, lower, upper, chosen, sc
             rhs[b] = inner[a] - penalty if w[a] > 0 else inner[a] + penalty
         clear_tail(rhs, n)
         solve(rhs, 0, n, lower, upper, column, step)
-        t, drop = w.dtype.type(1), -1
+        t, drop = w.dtype.type(1), n
         for b in range(n):
             old, length = w[chosen[b]], abs(step[b])
             if (old + step[b]) * old <= 0 and abs(old) <= t * length:
@@ -172,7 +174,7 @@ def _settle_signs(m, penalty, w, inner, scale, compact, lower, upper, chosen, sc
             a = chosen[b]
             new = w[a] + t * step[b] if b != drop else w.dtype.type(0)
             _move(a, new, m, w, inner, compact)
-        if drop < 0:
+        if drop == n:
             rounds += 1
         else:
             for b in range(drop, n - 1):

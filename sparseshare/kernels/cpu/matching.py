@@ -55,9 +55,10 @@ def mp_tile(
     weight = np.zeros(n_atoms, Q.dtype)
     unit = _inverse_norms(G, weight)
     top_value, top_atom = np.empty(SLOTS, Q.dtype), np.empty(SLOTS, np.int32)
+    none = np.int64(0)  # not a literal, for which every part would be compiled once more
     for i in range(n_signals):
         q, count = Q[i], min(n_nonzero[i], limit)
-        m, steps, outcome = 0, 0, 0
+        m, steps, outcome = none, 0, 0
         residual2 = norms2[i]
         j = sweep(q, G, moved, step, 0, None, positive, g, top_value, top_atom)
         if not unit:
@@ -115,16 +116,19 @@ def positive_omp_tile(Q, norms2, G, n_nonzero, max_error, indices, values, count
     limit = indices.shape[1]
     room = capacity_for(limit)
     lower, upper = triangles(room, Q)
-    coef, rhs, x, scratch, column, projection, expansion = np.zeros((7, room), Q.dtype)
+    vectors = np.zeros((7, room), Q.dtype)
+    coef, rhs, x, scratch = vectors[0], vectors[1], vectors[2], vectors[3]
+    column, projection, expansion = vectors[4], vectors[5], vectors[6]
     idx = np.zeros(room, np.int32)
     dependent = Q.dtype.type(1e-6) if Q.itemsize == 4 else Q.dtype.type(1e-10)
     g, score = np.empty(n_atoms, Q.dtype), np.empty(n_atoms, Q.dtype)
     weight = np.zeros(n_atoms, Q.dtype)
     unit = _inverse_norms(G, weight)
     top_value, top_atom = np.empty(SLOTS, Q.dtype), np.empty(SLOTS, np.int32)
+    none = np.int64(0)  # not a literal, for which every part would be compiled once more
     for i in range(n_signals):
         q, count = Q[i], min(n_nonzero[i], limit)
-        m, rounds, outcome = 0, 0, 0
+        m, rounds, outcome = none, 0, 0
         residual2 = norms2[i]
         sweep(q, G, idx, coef, 0, None, True, g, top_value, top_atom)
         j = sweep(g, G, idx, coef, 0, weight, True, score, top_value, top_atom)

@@ -94,7 +94,8 @@ def _proximal_gradient(
     status,
 ):
     n_signals, n_atoms = Q.shape
-    w, old_w, new_w, g, old_g, coef = np.zeros((6, n_atoms), Q.dtype)
+    w, old_w, new_w = np.zeros(n_atoms, Q.dtype), np.zeros(n_atoms, Q.dtype), np.zeros(n_atoms, Q.dtype)
+    g, old_g, coef = np.zeros(n_atoms, Q.dtype), np.zeros(n_atoms, Q.dtype), np.zeros(n_atoms, Q.dtype)
     idx = np.zeros(n_atoms, np.int32)
     top_value, top_atom = np.empty(SLOTS, Q.dtype), np.empty(SLOTS, np.int32)
     length = Q.dtype.type(step)

@@ -93,20 +93,23 @@ def iht_tile(
     room = capacity_for(limit)
     lower, upper = triangles(room, Q)
     vectors, kept_idx = np.zeros((6, room), Q.dtype), np.zeros(room, np.int32)
-    g, new_g, score, coef, new_coef = np.zeros((5, n_atoms), Q.dtype)
+    g, new_g = np.empty(n_atoms, Q.dtype), np.empty(n_atoms, Q.dtype)
+    score, size = np.empty(n_atoms, Q.dtype), np.empty(n_atoms, Q.dtype)
+    coef, new_coef = np.zeros(n_atoms, Q.dtype), np.zeros(n_atoms, Q.dtype)
     idx, new_idx = np.zeros(n_atoms, np.int32), np.zeros(n_atoms, np.int32)
     heap_value, heap_atom = np.empty(limit, Q.dtype), np.empty(limit, np.int32)
     top_value, top_atom = np.empty(SLOTS, Q.dtype), np.empty(SLOTS, np.int32)
+    none = np.int64(0)  # not a literal, for which every part would be compiled once more
     safe, half = Q.dtype.type(step), Q.dtype.type(0.5)
     for i in range(n_signals):
         q, count = Q[i], min(n_nonzero[i], limit)
-        m, rounds, outcome = 0, 0, 1
+        m, rounds, outcome = none, 0, 1
         residual2 = norms2[i]
         sweep(q, G, idx, coef, 0, None, positive, g, top_value, top_atom)
         while rounds < max_iter:
             rounds += 1
             if m == 0:  # the atoms that a first step would choose
-                new_m = _largest(g, count, positive, heap_value, heap_atom, new_idx, new_coef)
+                new_m = _largest(g, count, positive, size, heap_value, heap_atom, new_idx, new_coef)
                 length = _normalised_step(g, new_idx, new_m, G, safe)
             else:
                 length = _normalised_step(g, idx, m, G, safe)
@@ -115,7 +118,7 @@ def iht_tile(
                     score[k] = length * g[k]
                 for a in range(m):
                     score[idx[a]] += coef[a]
-                new_m = _largest(score, count, positive, heap_value, heap_atom, new_idx, new_coef)
+                new_m = _largest(score, count, positive, size, heap_value, heap_atom, new_idx, new_coef)
                 sweep(q, G, new_idx, new_coef, new_m, None, positive, new_g, top_value, top_atom)
                 new_residual2 = squared_residual(q, new_g, new_idx, new_coef, new_m, norms2[i])
                 if new_residual2 <= residual2 or length <= safe:
@@ -155,70 +158,74 @@ def squared_residual(q, g, idx, coef, m, norm2):
 
 
 @part
+def _largest(v, count, positive, size, heap_value, heap_atom, idx, coef):
+    """The `count` largest non-zero entries of v by magnitude (by value if positive), earlier atoms first on a tie.
+
+    They are kept in a heap whose root is the least of them, and come out in the order of the atoms. `size` is scratch.
+    """
+    for k in range(v.shape[0]):
+        size[k] = v[k] if positive else abs(v[k])
+    n = count - count
+    least = v.dtype.type(0)  # what an entry has to exceed; ties with the root lose, since they come later
+    if count > 0:
+        for start in range(0, v.shape[0], _BLOCK):
+            some = 0
+            for k in range(start, start + _BLOCK):
+                some += size[k] > least
+            if some == 0:
+                continue
+            for k in range(start, start + _BLOCK):
+                if size[k] > least:
+                    n = _push(size[k], k, count, n, heap_value, heap_atom)
+                    if n == count:
+                        least = heap_value[0]
+    return _at_least(v, size, n, heap_value[0], heap_atom[0], idx, coef) if n > 0 else n
+
+
+@part
+def _push(value, atom, count, n, heap_value, heap_atom):
+    """Put an entry into a heap of n, in the place of the least if there are `count` already; returns its size."""
+    if n < count:
+        child = n
+        n += 1
+        while child > 0:
+            parent = (child - 1) // 2
+            if not _before(value, atom, heap_value[parent], heap_atom[parent]):
+                break
+            heap_value[child], heap_atom[child] = heap_value[parent], heap_atom[parent]
+            child = parent
+    else:
+        child = 0
+        while 2 * child + 1 < n:
+            below = 2 * child + 1
+            other = below + 1
+            if other < n and _before(heap_value[other], heap_atom[other], heap_value[below], heap_atom[below]):
+                below = other
+            if _before(value, atom, heap_value[below], heap_atom[below]):
+                break
+            heap_value[child], heap_atom[child] = heap_value[below], heap_atom[below]
+            child = below
+    heap_value[child], heap_atom[child] = value, atom
+    return n
+
+
+@inline
 def _before(value, atom, than, than_atom):
     """Whether an entry ranks below another: smaller, or as large and of a later atom."""
     return value < than or (value == than and atom > than_atom)
 
 
 @part
-def _largest(v, count, positive, heap_value, heap_atom, idx, coef):
-    """The `count` largest non-zero entries of v by magnitude (by value if positive), earlier atoms first on a tie.
-
-    They are kept in a heap whose root is the least of them, and come out in the order of the atoms.
-    """
-    n = 0
-    least = v.dtype.type(0)  # what an entry has to exceed; ties with the root lose, since they come later
-    if count > 0:
-        for start in range(0, v.shape[0], _BLOCK):
-            some = 0
-            for k in range(start, start + _BLOCK):
-                some += v[k] > least or (v[k] < -least and not positive)
-            if some == 0:
-                continue
-            for k in range(start, start + _BLOCK):
-                value = v[k] if positive else abs(v[k])
-                if value <= least:
-                    continue
-                if n < count:
-                    child = n
-                    n += 1
-                    while child > 0:
-                        parent = (child - 1) // 2
-                        if not _before(value, k, heap_value[parent], heap_atom[parent]):
-                            break
-                        heap_value[child], heap_atom[child] = heap_value[parent], heap_atom[parent]
-                        child = parent
-                    heap_value[child], heap_atom[child] = value, k
-                else:
-                    parent = 0
-                    while 2 * parent + 1 < n:
-                        child = 2 * parent + 1
-                        if child + 1 < n and _before(
-                            heap_value[child + 1], heap_atom[child + 1], heap_value[child], heap_atom[child]
-                        ):
-                            child += 1
-                        if _before(value, k, heap_value[child], heap_atom[child]):
-                            break
-                        heap_value[parent], heap_atom[parent] = heap_value[child], heap_atom[child]
-                        parent = child
-                    heap_value[parent], heap_atom[parent] = value, k
-                if n == count:
-                    least = heap_value[0]
-    return _at_least(v, positive, n, heap_value[0], heap_atom[0], idx, coef) if n > 0 else 0
-
-
-@part
-def _at_least(v, positive, n, least, last, idx, coef):
-    """Collect the n entries that rank no lower than the value `least` of atom `last`, in the order of the atoms."""
-    m = 0
+def _at_least(v, size, n, least, last, idx, coef):
+    """Collect the n entries that rank no lower than the size `least` of atom `last`, in the order of the atoms."""
+    m = n - n
     for start in range(0, v.shape[0], _BLOCK):
         some = 0
         for k in range(start, start + _BLOCK):
-            some += v[k] >= least or (v[k] <= -least and not positive)
+            some += size[k] >= least
         if some > 0:
             for k in range(start, start + _BLOCK):
-                value = v[k] if positive else abs(v[k])
-                if m < n and not _before(value, k, least, last):
+                if m < n and not _before(size[k], k, least, last):
                     idx[m], coef[m] = k, v[k]
                     m += 1
     return m
@@ -240,9 +247,10 @@ def _normalised_step(g, idx, m, G, safe):
 @part
 def _least_squares(q, G, idx, coef, m, positive, lower, upper, kept_idx, vectors):
     """Least squares on a support, without atoms that depend on earlier ones; returns the number of atoms kept."""
-    kept_coef, rhs, column, projection, expansion, x = vectors
+    kept_coef, rhs, column = vectors[0], vectors[1], vectors[2]
+    projection, expansion, x = vectors[3], vectors[4], vectors[5]
     dependent = q.dtype.type(1e-5) if q.itemsize == 4 else q.dtype.type(1e-10)
-    kept = 0
+    kept = m - m
     for a in range(m):
         row = G[idx[a]]
         pivot2 = row[idx[a]] - project_atom(row, kept_idx, kept, upper, column, projection)
@@ -264,13 +272,13 @@ def least_squares_step(q, m, positive, idx, coef, rhs, scratch, x, lower, upper)
             rhs[a] = q[idx[a]]
         clear_tail(rhs, m)
         solve(rhs, 0, m, lower, upper, scratch, x)
-        t, drop = q.dtype.type(1), -1
+        t, drop = q.dtype.type(1), m
         if positive:
             for a in range(m):
-                if x[a] <= 0 and (drop < 0 or coef[a] < t * (coef[a] - x[a])):
+                if x[a] <= 0 and (drop == m or coef[a] < t * (coef[a] - x[a])):
                     t = coef[a] / (coef[a] - x[a]) if coef[a] > 0 else q.dtype.type(0)
                     drop = a
-        if drop < 0:
+        if drop == m:
             for a in range(m):
                 coef[a] = x[a]
             break
