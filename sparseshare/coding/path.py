@@ -141,8 +141,9 @@ def _pursuit_path(X, problem, stops, n_jobs):
 
     def solve(tile, path):
         solver(problem, tile, problem.tol, stops, path.values)
-        counts = tile.counts
+        counts, order = tile.counts, tile.indices
         for p, stop in enumerate(stops):
+            tile.indices = order.copy()  # packing sorts it
             tile.values, tile.counts = path.values[:, p], np.minimum(counts, stop).astype(np.int32)
             yield tile.pack()
 

@@ -149,7 +149,8 @@ class Tile:
         block = X[rows]
         block = np.ascontiguousarray(block.toarray() if issparse(block) else block, dtype=problem.dtype)
         padded = -(-n // PRODUCT_ROWS) * PRODUCT_ROWS
-        bad = self._kernels.scale_tile(block, self.signals[:padded], self.exponents, self.norms2)
+        bits = block.view(np.int32 if block.itemsize == 4 else np.int64)
+        bad = self._kernels.scale_tile(block, bits, self.signals[:padded], self.exponents, self.norms2)
         if bad >= 0:
             raise ValueError(
                 f"X contains NaN or infinity, first in row {rows.start + bad}; for missing entries pass mask='nan' to "
@@ -182,13 +183,13 @@ class Tile:
 
     def pack(self):
         """Codes of the tile in the user's units: row lengths, atoms, values."""
-        n_entries = self._kernels.count_entries(self.values, self.counts)
-        atoms, codes = np.empty(n_entries, np.int32), np.empty(n_entries, self.values.dtype)
+        room = int(self.counts.sum())
+        atoms, codes = np.empty(room, np.int32), np.empty(room, self.values.dtype)
         lengths = np.empty(len(self.counts), np.int64)
-        self._kernels.pack_tile(
+        written = self._kernels.pack_tile(
             self.indices, self.values, self.counts, self.exponents, self.problem.atom_scale, atoms, codes, lengths
         )
-        return lengths, atoms, codes
+        return lengths, atoms[:written], codes[:written]
 
     def spread(self, out):
         """Codes of the tile into their rows of a dense array of zeros."""

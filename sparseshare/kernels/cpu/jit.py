@@ -1,10 +1,12 @@
 """The one place where kernels are compiled: flags, disk cache, and what invalidates that cache.
 
 Numba's cache looks at the file of the function it compiles, not at the files of the functions called from it. An edited
-helper would leave its callers stale, so a hash of every kernel source travels in a closure cell, which Numba does look
-at.
+helper would leave its callers stale, so a hash of a kernel's own file and of all that it imports from this folder
+travels in a closure cell, which Numba does look at.
 """
 
+import re
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from types import CellType, FunctionType
@@ -15,20 +17,24 @@ from numba import njit
 FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
 
 
-def _hash_of_sources():
-    digest = sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-STAMP = _hash_of_sources()
+@cache
+def stamp(path):
+    """Hash of a kernel file and of the files of its folder that it imports, directly or not."""
+    sources, waiting = {}, [Path(path)]
+    while waiting:
+        file = waiting.pop()
+        if file not in sources:
+            sources[file] = file.read_bytes()
+            waiting += [
+                file.parent / f"{name}.py" for name in re.findall(r"^from \.(\w+)", sources[file].decode(), re.M)
+            ]
+    return sha256(b"".join(sources[file] for file in sorted(sources))).hexdigest()
 
 
 def _stamped(function):
     code = function.__code__
     code = code.replace(co_freevars=(*code.co_freevars, "_stamp"))
-    closure = (*(function.__closure__ or ()), CellType(STAMP))
+    closure = (*(function.__closure__ or ()), CellType(stamp(function.__globals__["__file__"])))
     stamped = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, closure)
     stamped.__doc__, stamped.__module__, stamped.__qualname__ = (
         function.__doc__,
@@ -56,7 +62,7 @@ def inline(function):
 def part(function):
     """A part of a kernel, merged into its caller: array arguments by the dozen cost more than most parts do.
 
-    No reference counting: an atomic increment a slice took half the time of the solvers. So a part can allocate nothing.
+    No reference counting: an atomic increment a slice took half the time of the solvers. So a part cannot allocate.
     """
     return njit(nogil=True, error_model="numpy", fastmath=FASTMATH, _nrt=False, forceinline=True)(function)
 

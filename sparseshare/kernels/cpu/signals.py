@@ -5,44 +5,45 @@ under- or overflow when squared; a power of two costs no rounding. Codes leave a
 into a dense one.
 """
 
-from math import frexp, ldexp
+from math import ldexp
 
 import numpy as np
 
-from .jit import exact
+from .jit import exact, kernel
 
 
-@exact
-def scale_tile(X, out, exponents, norms2):
+@kernel
+def scale_tile(X, bits, out, exponents, norms2):
     """Copy a tile scaled to out, row by row; return the first row with NaN or infinity, or -1.
 
     Parameters
     ----------
     X : (T, n) array of float32 or float64
-    out : (T or more, n) array of the same dtype; rows beyond T become 0
+    bits : (T, n) array, the same memory as int32 or int64: its largest magnitude is found by whole numbers, which
+        vectorises, and tells NaN and infinity under any compiler flags
+    out : (T or more, n) array of X's dtype; rows beyond T become 0
     exponents : (T,) int32, out: X = out * 2**exponent
     norms2 : (T,) float64, out: squared norms of the rows of `out`
     """
+    mantissa = 23 if X.itemsize == 4 else 52
+    bias = 127 if X.itemsize == 4 else 1023
+    magnitude = bits.dtype.type(0x7FFFFFFF) if X.itemsize == 4 else bits.dtype.type(0x7FFFFFFFFFFFFFFF)
     for i in range(X.shape[0]):
-        largest = 0.0
-        for k in range(X.shape[1]):
-            value = abs(float(X[i, k]))
-            if not value <= largest:  # true for NaN too
-                largest = value
-            if value != value:
-                return i
-        if largest > 1.7976931348623157e308:
+        row, scaled, row_bits = X[i], out[i], bits[i]
+        largest = bits.dtype.type(0)
+        for k in range(row.shape[0]):
+            largest = max(largest, row_bits[k] & magnitude)
+        power = largest >> mantissa
+        if power > 2 * bias:
             return i
-        exponent = frexp(largest)[1] - 1 if largest > 0 else 0
+        exponent = max(power - bias, 2 - bias) if largest > 0 else 0  # 2**-exponent is to be a normal number
         exponents[i] = exponent
-        # in two steps, each a power of two that exists
-        first = ldexp(1.0, -(exponent // 2))
-        second = ldexp(1.0, -(exponent - exponent // 2))
+        factor = X.dtype.type(ldexp(1.0, -exponent))
         norm2 = 0.0
-        for k in range(X.shape[1]):
-            value = float(X[i, k]) * first * second
-            out[i, k] = value
-            norm2 += value * value
+        for k in range(row.shape[0]):
+            value = row[k] * factor
+            scaled[k] = value
+            norm2 += float(value) * float(value)
         norms2[i] = norm2
     for i in range(X.shape[0], out.shape[0]):
         for k in range(out.shape[1]):
@@ -51,68 +52,69 @@ def scale_tile(X, out, exponents, norms2):
 
 
 @exact
-def count_entries(values, counts):
-    """How many codes of a tile are not zero."""
-    total = 0
-    for i in range(len(counts)):
-        for a in range(counts[i]):
-            total += values[i, a] != 0
-    return total
-
-
-@exact
 def pack_tile(indices, values, counts, exponents, atom_scale, out_indices, out_values, lengths):
-    """Codes of a tile as consecutive sorted rows, scaled back to the user's units.
+    """Codes of a tile as consecutive sorted rows without zeros, scaled back to the user's units.
 
     Parameters
     ----------
-    indices, values, counts : (T, capacity), (T, capacity), (T,), as the solvers leave them, in any order
+    indices, values, counts : (T, capacity), (T, capacity), (T,), as the solvers leave them; the first two are sorted here
     exponents : (T,) int32, of the signals
     atom_scale : (K,) float64, units of each atom's code
-    out_indices, out_values : (entries,) int32 and the codes' dtype, out
+    out_indices, out_values : (sum of counts or more,) int32 and the codes' dtype, out
     lengths : (T,) int64, out: entries of each row
+
+    Returns
+    -------
+    int, entries written
     """
     entry = 0
     for i in range(len(counts)):
-        row, code, m = indices[i], values[i], counts[i]
-        order = np.argsort(row[:m])
-        begin = entry
-        for a in order:
+        row, code = indices[i], values[i]
+        for a in range(1, counts[i]):  # short, and sorted already from some solvers
+            j, value, b = row[a], code[a], a - 1
+            while b >= 0 and row[b] > j:
+                row[b + 1], code[b + 1] = row[b], code[b]
+                b -= 1
+            row[b + 1], code[b + 1] = j, value
+        begin, unit = entry, ldexp(1.0, exponents[i])
+        for a in range(counts[i]):
             if code[a] != 0:
                 out_indices[entry] = row[a]
-                out_values[entry] = ldexp(float(code[a]) * atom_scale[row[a]], exponents[i])
+                out_values[entry] = float(code[a]) * unit * atom_scale[row[a]]
                 entry += 1
         lengths[i] = entry - begin
+    return entry
 
 
 @exact
 def spread_tile(indices, values, counts, exponents, atom_scale, out):
     """Codes of a tile into rows (T, n_components) of zeros, scaled back to the user's units."""
     for i in range(len(counts)):
+        unit = ldexp(1.0, exponents[i])
         for a in range(counts[i]):
             j = indices[i, a]
-            out[i, j] = ldexp(float(values[i, a]) * atom_scale[j], exponents[i])
+            out[i, j] = float(values[i, a]) * unit * atom_scale[j]
 
 
 @exact
 def start_tile(indptr, indices, codes, exponents, atom_scale, out_indices, out_values, counts):
     """Codes to start from, rows of a CSR array in the user's units, as the solvers take them."""
     for i in range(len(counts)):
-        m = 0
+        m, unit = 0, ldexp(1.0, -exponents[i])
         for entry in range(indptr[i], indptr[i + 1]):
             j = indices[entry]
             if m < out_indices.shape[1] and codes[entry] != 0 and atom_scale[j] > 0:
                 out_indices[i, m] = j
-                out_values[i, m] = ldexp(float(codes[entry]) / atom_scale[j], -exponents[i])
+                out_values[i, m] = float(codes[entry]) / atom_scale[j] * unit
                 m += 1
         counts[i] = m
 
 
-@exact
+@kernel
 def l1_norms(values, counts, out):
     """Sums of magnitudes of the codes of a tile, in the kernels' units, float64."""
     for i in range(len(counts)):
         total = 0.0
         for a in range(counts[i]):
-            total += abs(float(values[i, a]))
+            total += np.abs(float(values[i, a]))
         out[i] = total
