@@ -63,10 +63,10 @@ def lasso_path_tile(Q, norms2, G, alphas, tol, max_iter, positive, indices, valu
 def _scratch(Q, limit):
     capacity = capacity_for(limit)
     lower, upper = triangles(capacity, Q)
-    coef, sign, rhs, step, column, projection, expansion = np.zeros((7, capacity), Q.dtype)
+    rows = np.zeros((7, capacity), Q.dtype)  # taken one by one: unpacked rows are not known to be contiguous
     return (
-        lower, upper, np.empty(Q.shape[1], Q.dtype), np.zeros(capacity, np.int32), coef, sign, rhs, step, column,
-        projection, expansion, np.full(Q.shape[1], -1, np.int32), np.empty(SLOTS, Q.dtype), np.empty(SLOTS, np.int32),
+        lower, upper, np.empty(Q.shape[1], Q.dtype), np.zeros(capacity, np.int32), rows[0], rows[1], rows[2], rows[3],
+        rows[4], rows[5], rows[6], np.full(Q.shape[1], -1, np.int32), np.empty(SLOTS, Q.dtype), np.empty(SLOTS, np.int32),
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def _solve_signal(
     lower, upper, g, idx, coef, sign, rhs, step, column, projection, expansion, position, top_value, top_atom,
 ):  # fmt: skip
     """One signal of the tile, at one penalty after the other; the factor and the active set go on."""
-    m = 0
+    m = np.int64(0)  # a bare 0 is a type of its own, for which all parts would be compiled once more
     if counts[0] > 0:
         m = _start(
             G, positive, indices[0], values[0], counts[0],
@@ -195,7 +195,7 @@ def _start(
 ):  # fmt: skip
     """The active set of the given code, without atoms that depend on earlier ones; returns its size."""
     dependent = G.dtype.type(1e-6) if G.itemsize == 4 else G.dtype.type(1e-10)
-    m = 0
+    m = np.int64(0)
     for a in range(count):
         j, value = indices[a], values[a]
         pivot2 = G[j, j] - project_atom(G[j], idx, m, upper, column, projection)

@@ -39,7 +39,8 @@ def omp_tile(
     basis = np.empty((capacity + 1, n_atoms), Q.dtype)
     factor = np.zeros((capacity, capacity), Q.dtype)
     g = np.empty(n_atoms, Q.dtype)
-    row, y, inverse, code = np.zeros((4, capacity), Q.dtype)
+    row, y = np.zeros(capacity, Q.dtype), np.zeros(capacity, Q.dtype)
+    inverse, code = np.zeros(capacity, Q.dtype), np.zeros(capacity, Q.dtype)
     top_value, top_atom = np.empty(SLOTS, Q.dtype), np.empty(SLOTS, np.int32)
     for i in range(Q.shape[0]):
         counts[i], residuals[i], status[i] = _pursue(
@@ -60,13 +61,13 @@ def ols_tile(Q, norms2, G, n_nonzero, max_error, stops, indices, values, counts,
     n_atoms, capacity = Q.shape[1], indices.shape[1]
     basis = np.empty((capacity + 1, n_atoms), Q.dtype)
     factor = np.zeros((capacity, capacity), Q.dtype)
-    g, distance = np.empty((2, n_atoms), Q.dtype)
-    norm = np.diag(G)
-    row, y, inverse, code = np.zeros((4, capacity), Q.dtype)
+    g, distance = np.empty(n_atoms, Q.dtype), np.empty(n_atoms, Q.dtype)
+    row, y = np.zeros(capacity, Q.dtype), np.zeros(capacity, Q.dtype)
+    inverse, code = np.zeros(capacity, Q.dtype), np.zeros(capacity, Q.dtype)
     top_value, top_atom = np.empty(SLOTS, Q.dtype), np.empty(SLOTS, np.int32)
     for i in range(Q.shape[0]):
         for k in range(n_atoms):
-            distance[k] = norm[k]
+            distance[k] = G[k, k]
         counts[i], residuals[i], status[i] = _pursue_least_squares(
             Q[i], norms2[i], G, min(n_nonzero[i], capacity), max_error[i], indices[i],
             basis, factor, g, distance, row, y, inverse, top_value, top_atom,
@@ -83,7 +84,7 @@ def _pursue(q, norm2, G, limit, target, weight, chosen, basis, factor, g, row, y
     noise = q.dtype.type(1e-6) if q.itemsize == 4 else q.dtype.type(2e-15)
     for k in range(q.shape[0]):
         g[k] = q[k]
-    m, j, residual2 = 0, 0, norm2
+    m, j, residual2 = np.int64(0), np.int64(0), norm2
     new_inverse, new_y, level = q.dtype.type(0), q.dtype.type(0), q.dtype.type(-1)
     while m < limit and not (target >= 0 and residual2 <= target):
         j = orthogonal_sweep(G[j], basis, row, max(m - 1, 0), new_inverse, new_y, weight, g, top_value, top_atom)
@@ -113,7 +114,7 @@ def _pursue_least_squares(
     noise = q.dtype.type(1e-6) if q.itemsize == 4 else q.dtype.type(2e-15)
     for k in range(q.shape[0]):
         g[k] = q[k]
-    m, j, residual2 = 0, 0, norm2
+    m, j, residual2 = np.int64(0), np.int64(0), norm2
     new_inverse, new_y, level = q.dtype.type(0), q.dtype.type(0), q.dtype.type(-1)
     while m < limit and not (target >= 0 and residual2 <= target):
         j = least_squares_sweep(
