@@ -92,7 +92,7 @@ class DictionaryLearning(DictionaryLearner):
         Penalty on |code|_1.
     max_iter : int, default=1000
         Most turns.
-    tol : float, default=1e-8
+    tol : float, default=1e-08
         Stop when a turn lowers the objective by at most this fraction of it. 0 makes `max_iter` turns.
     fit_algorithm : str, default="lars"
         "lars" and "lasso_lars", "cd" and "lasso_cd" mean the same two lasso solvers, as in scikit-learn; also
@@ -133,7 +133,7 @@ class DictionaryLearning(DictionaryLearner):
         What `transform` uses in the place of `max_error`.
     l1_ratio : float, default=1.0
         Below 1, an elastic net: alpha * (l1_ratio * |w|_1 + 0.5 * (1 - l1_ratio) * |w|^2).
-    transform_tol : float, default=1e-6
+    transform_tol : float, default=1e-06
         Relative duality gap of the codes, in `fit` and in `transform`.
     dict_update : {"bcd", "mod"}, default="bcd"
         Block coordinate descent over the atoms, or the method of optimal directions (for pursuits).
@@ -279,7 +279,7 @@ class DictionaryLearning(DictionaryLearner):
         """
         self._check_learning_parameters()
         constraint = self._constraint()
-        X, dtype = self._check_signals(X, reset=True)
+        X, dtype = self._check_training_signals(X)
         dictionary = self._first_dictionary(X, constraint, dtype)
         codes = self._first_codes(X.shape[0], len(dictionary), dtype)
         options = coding_options(**self._fitting_problem())
@@ -331,7 +331,7 @@ def dict_learning(
         Penalty on |code|_1.
     max_iter : int, default=100
         Most turns.
-    tol : float, default=1e-8
+    tol : float, default=1e-08
         Stop when a turn lowers the objective by at most this fraction of it. 0 makes `max_iter` turns.
     method : str, default="lars"
         The `fit_algorithm`.

@@ -110,7 +110,7 @@ class KSVD(DictionaryLearner):
         Penalty, for the penalised solvers only.
     max_iter : int, default=50
         Most turns.
-    tol : float, default=1e-4
+    tol : float, default=0.0001
         Stop when none of three turns has lowered the lowest error by more than this fraction of it. 0 makes
         `max_iter` turns.
     dict_init : "data", "svd", "k-means++" or array of shape (n_atoms, n_features), default=None
@@ -125,7 +125,7 @@ class KSVD(DictionaryLearner):
         What `transform` uses in the place of `max_error`.
     transform_max_iter : int, default=1000
         Most iterations for a code, for the solvers that iterate.
-    transform_tol : float, default=1e-6
+    transform_tol : float, default=1e-06
         Relative duality gap of the penalised solvers.
     l1_ratio : float, default=1.0
         Below 1, an elastic net, for the penalised solvers.
@@ -268,7 +268,7 @@ class KSVD(DictionaryLearner):
         self
         """
         self._check_learning_parameters()
-        X, dtype = self._check_signals(X, reset=True)
+        X, dtype = self._check_training_signals(X)
         dictionary = self._first_dictionary(X, self._constraint(), dtype)
         options = coding_options(**self._fitting_problem())
         exact = self.dict_update == "exact"

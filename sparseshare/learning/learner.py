@@ -4,6 +4,7 @@ import time
 import warnings
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
@@ -15,6 +16,7 @@ from sparseshare.validation import check_bool, check_choice, check_number
 from .initialization import initial_dictionary
 from .transformer import ALGORITHMS, SparseTransformer
 
+_FINITE_AT_ONCE = 4096  # signals
 _STILL_FALLING = (
     1e-3  # relative decrease in the last iteration from which it is worth saying that max_iter was too small
 )
@@ -53,6 +55,22 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
             check_bool(name, getattr(self, name), of=of)
         if self.callback is not None and not callable(self.callback):
             raise ValueError(f"The 'callback' parameter of {of} must be a callable or None, got {self.callback!r}")
+
+    def _check_training_signals(self, X):
+        """As `_check_signals`, and finite: initialisation reads signals before the first coding does."""
+        X, dtype = self._check_signals(X, reset=True)
+        for start in range(0, X.shape[0], _FINITE_AT_ONCE):
+            block = X[start : start + _FINITE_AT_ONCE]
+            block = block.data if issparse(block) else block
+            # A sum is finite only if all its terms are, and costs half as much as looking at each.
+            with np.errstate(over="ignore", invalid="ignore"):
+                suspicious = not np.isfinite(block.sum(dtype=np.float64))
+            if suspicious and not np.isfinite(block).all():
+                raise ValueError(
+                    f"X contains NaN or infinity in rows {start} to {min(start + _FINITE_AT_ONCE, X.shape[0]) - 1}: "
+                    "every entry must be a finite number"
+                )
+        return X, dtype
 
     def _constraint(self):
         return AtomConstraint(

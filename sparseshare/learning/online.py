@@ -20,7 +20,7 @@ class MiniBatchDictionaryLearning(StreamLearner):
         Number of atoms. None means n_features, or the length of `dict_init`.
     alpha : float, default=1
         Penalty on |code|_1.
-    max_iter : int, default=1_000
+    max_iter : int, default=1000
         Most epochs, passes over all signals.
     fit_algorithm : str, default="lars"
         "lars" and "lasso_lars", "cd" and "lasso_cd" mean the same two lasso solvers, as in scikit-learn; also
@@ -54,7 +54,7 @@ class MiniBatchDictionaryLearning(StreamLearner):
     callback : callable or None, default=None
         Called after every batch of `fit` with a dict: i, dictionary, batch_cost. For progress bars and early
         stopping see `set_callbacks`.
-    tol : float, default=1e-3
+    tol : float, default=0.001
         Stop when a batch moves the dictionary by at most this, as a Frobenius norm divided by n_components. 0
         turns that off.
     max_no_improvement : int or None, default=10
@@ -68,7 +68,7 @@ class MiniBatchDictionaryLearning(StreamLearner):
         What `transform` uses in the place of `max_error`.
     l1_ratio : float, default=1.0
         Below 1, an elastic net: alpha * (l1_ratio * |w|_1 + 0.5 * (1 - l1_ratio) * |w|^2).
-    transform_tol : float, default=1e-6
+    transform_tol : float, default=1e-06
         Relative duality gap of the codes, in `fit` and in `transform`.
     dict_update : {"bcd", "mod"}, default="bcd"
         Block coordinate descent over the atoms, or the method of optimal directions (for pursuits).
@@ -306,7 +306,7 @@ def dict_learning_online(
         No negative entries in the codes.
     method_max_iter : int, default=1000
         Most iterations for a code.
-    tol : float, default=1e-3
+    tol : float, default=0.001
         Stop when a batch moves the dictionary by at most this, as a Frobenius norm divided by n_components. 0
         turns that off.
     max_no_improvement : int or None, default=10

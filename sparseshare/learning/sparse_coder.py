@@ -32,7 +32,7 @@ class SparseCoder(StreamLearner):
     dictionary : array of shape (n_components, n_features), default=None
         The atoms, of any norm. None: `fit` learns them.
     n_components : int or None, default=None
-        Number of atoms to learn. None means n_features, or the length of `dict_init`.
+        Number of atoms to learn; a given dictionary has its own. None means n_features, or the length of `dict_init`.
     alpha : float or None, default=None
         Penalty on |code|_1, of the codes and of the dictionary that is learned. None is 1.0.
     transform_algorithm : str or None, default=None
@@ -51,7 +51,7 @@ class SparseCoder(StreamLearner):
         No negative entries in the codes.
     transform_max_iter : int, default=1000
         Most iterations for a code, in `fit` and in `transform`.
-    transform_tol : float, default=1e-6
+    transform_tol : float, default=1e-06
         Relative duality gap of the codes, in `fit` and in `transform`.
     transform_max_error : float or None, default=None
         Bound on the squared residual of a signal in `transform`. None takes `max_error`.
@@ -73,7 +73,7 @@ class SparseCoder(StreamLearner):
         Signals in a batch.
     shuffle : bool, default=True
         Draw the batches anew in every epoch.
-    tol : float, default=1e-3
+    tol : float, default=0.001
         Stop when a batch moves the dictionary by at most this, as a Frobenius norm divided by n_components. 0
         turns that off.
     max_no_improvement : int or None, default=10
@@ -112,7 +112,7 @@ class SparseCoder(StreamLearner):
     loss_curve_ : list of float
         Mean objective per signal, one value an epoch; only where the dictionary was learned.
     n_iter_ : int
-        Epochs begun; only where the dictionary was learned.
+        Epochs begun; 1 where the dictionary was given.
     n_steps_ : int
         Batches; only where the dictionary was learned.
     converged_ : bool
@@ -237,9 +237,9 @@ class SparseCoder(StreamLearner):
             self._learn(X, y)
         else:
             self._check_learning_parameters()
-            dictionary = self._given_dictionary()
-            self._check_signals(X, reset=True)
-            self.components_ = dictionary
+            self._check_training_signals(X)
+            self.components_ = check_dictionary(self.dictionary)
+            self.n_iter_ = 1
         self.n_components_ = len(self.components_)
         return self
 
@@ -260,15 +260,6 @@ class SparseCoder(StreamLearner):
         self._learn_more(X)
         self.n_components_ = len(self.components_)
         return self
-
-    def _given_dictionary(self):
-        dictionary = check_dictionary(self.dictionary)
-        if self.n_components not in (None, len(dictionary)):
-            raise ValueError(
-                f"n_components={self.n_components} contradicts the dictionary, which has {len(dictionary)} atoms: "
-                "give one of the two"
-            )
-        return dictionary
 
     def _check_signals(self, X, reset):
         checked = super()._check_signals(X, reset)

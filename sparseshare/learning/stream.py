@@ -167,7 +167,7 @@ class StreamLearner(DictionaryLearner):
         """Epochs over all signals until the stopping rule or `max_iter` ends them."""
         self._check_learning_parameters()
         constraint = self._constraint()
-        X, dtype = self._check_signals(X, reset=True)
+        X, dtype = self._check_training_signals(X)
         n_samples = X.shape[0]
         random_state = check_random_state(self.random_state)
         resuming = self.warm_start and hasattr(self, "components_")
@@ -201,7 +201,7 @@ class StreamLearner(DictionaryLearner):
         self._check_learning_parameters()
         constraint = self._constraint()
         going_on = hasattr(self, "components_")
-        X, dtype = self._check_signals(X, reset=not going_on)
+        X, dtype = self._check_signals(X, reset=False) if going_on else self._check_training_signals(X)
         if going_on:
             dictionary, memory = np.array(self.components_), self._memory
             if memory["n_steps"] == 0:  # from a fit of no epochs, which hands back what it was given

@@ -117,11 +117,9 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _check_signals(self, X, reset):
         resolve_device(self.device, X)
-        validate_data(self, X, reset=reset, skip_check_array=True)
-        X, dtype = check_signals(X)
-        if reset:
-            self.n_features_in_ = X.shape[1]
-        return X, dtype
+        checked = check_signals(X)
+        validate_data(self, X, reset=reset, skip_check_array=True)  # names and number of the columns
+        return checked
 
     def _check_coding_parameters(self):
         """Refuse wrong values of the parameters that all estimators share."""
