@@ -10,7 +10,7 @@ from sparseshare.optimization.constraints import AtomConstraint
 
 from .learner import DictionaryLearner
 from .replacement import duplicate_atoms, replace_atoms
-from .statistics import Statistics, code_blocks, dense_rows
+from .statistics import Statistics, code_blocks, dense_rows, order_by_atom
 from .transformer import coding_options
 
 _TOLERANCE, _MOST_PRODUCTS = 1e-7, 300  # of power iteration, before LAPACK takes over
@@ -44,17 +44,18 @@ class AtomByAtom:
         dictionary = self.dictionary
         codes = encode(self.X, Problem(dictionary, **self.options), n_jobs=self.n_jobs).values
         residual = self._residual(codes)
-        by_atom = codes.tocsc()
-        arrays = by_atom.indptr.astype(np.int64), by_atom.indices.astype(np.int32, copy=False), by_atom.data
+        starts, signals, positions = order_by_atom(codes)
+        values = codes.data[positions]
         kernels = kernels_for("cpu", "ksvd")
         if self.exact:
-            kernels.exact_steps(*arrays, residual, dictionary, _TOLERANCE, _MOST_PRODUCTS)
+            kernels.exact_steps(starts, signals, values, residual, dictionary, _TOLERANCE, _MOST_PRODUCTS)
         else:
-            kernels.approximate_steps(*arrays, residual, dictionary)
-        self.codes = by_atom.tocsr()
+            kernels.approximate_steps(starts, signals, values, residual, dictionary)
+        codes.data[positions] = values
+        self.codes = codes
         residuals = np.einsum("ij,ij->i", residual, residual, dtype=np.float64)
         if self.replace:
-            self._exchange_atoms(by_atom, residuals)
+            self._exchange_atoms(residuals)
         return 0.5 * float(residuals.sum())
 
     def _residual(self, codes):
@@ -65,13 +66,14 @@ class AtomByAtom:
             kernels.subtract_reconstruction(*arrays, self.dictionary, residual[rows])
         return residual
 
-    def _exchange_atoms(self, by_atom, residuals):
-        usage = np.diff(by_atom.indptr)
+    def _exchange_atoms(self, residuals):
+        indices, n_components = self.codes.indices, len(self.dictionary)
+        usage = np.bincount(indices, minlength=n_components)
         dead = np.flatnonzero(usage == 0)
         # Only the masses are asked for: which of two equal atoms is used less.
-        masses = np.bincount(np.repeat(np.arange(len(usage)), usage), by_atom.data.astype(float) ** 2, len(usage))
-        statistics = Statistics.zeros(len(usage), 0)
-        statistics.A[np.diag_indices(len(usage))] = masses
+        statistics = Statistics.zeros(n_components, 0)
+        masses = np.bincount(indices, np.square(self.codes.data, dtype=np.float64), n_components)
+        statistics.A[np.diag_indices(n_components)] = masses
         duplicates = duplicate_atoms(self.dictionary, statistics)[: self.exchanges_left]
         duplicates = [entry for entry in duplicates if usage[entry[0]] > 0]
         replaced = replace_atoms(

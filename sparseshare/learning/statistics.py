@@ -72,9 +72,7 @@ class Statistics:
         n_threads = thread_count(n_jobs) if X.shape[0] > _BLOCK else 1  # waking threads costs more than a small sum
         for rows, (indptr, indices, values) in code_blocks(codes):
             block = dense_rows(X, rows, values.dtype)
-            starts = np.empty(len(self.A) + 1, np.int64)
-            signals, positions = np.empty(len(indices), np.int32), np.empty(len(indices), np.int32)
-            kernels.order_by_atom(indptr, indices, starts, signals, positions)
+            starts, signals, positions = _ordered(indptr, indices, len(self.A))
             accumulate = partial(kernels.accumulate, indptr, indices, values, block, weight, starts, signals, positions)
             shares = _even_shares(starts, 4 * n_threads if n_threads > 1 else 1)
             run_in_threads(partial(self._accumulate_share, accumulate, shares), len(shares), n_threads)
@@ -216,6 +214,30 @@ def squared_residuals(X, codes, dictionary):
     for rows, arrays in code_blocks(codes):
         kernels.squared_residuals(*arrays, dense_rows(X, rows, dictionary.dtype), dictionary, residuals[rows])
     return residuals
+
+
+def order_by_atom(codes):
+    """The non-zeros of codes atom by atom, signals in order.
+
+    Parameters
+    ----------
+    codes : csr_array of shape (n_samples, n_components)
+
+    Returns
+    -------
+    starts : ndarray of shape (n_components + 1,), int64
+        Where each atom's non-zeros begin in the lists that follow.
+    signals, positions : ndarrays of int32
+        Of each non-zero the row and the place in `codes.data`.
+    """
+    return _ordered(codes.indptr.astype(np.int64), codes.indices.astype(np.int32, copy=False), codes.shape[1])
+
+
+def _ordered(indptr, indices, n_components):
+    starts = np.empty(n_components + 1, np.int64)
+    signals, positions = np.empty(len(indices), np.int32), np.empty(len(indices), np.int32)
+    kernels_for("cpu", "statistics").order_by_atom(indptr, indices, starts, signals, positions)
+    return starts, signals, positions
 
 
 def code_blocks(codes):
