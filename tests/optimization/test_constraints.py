@@ -82,7 +82,8 @@ def test_l1_budget_agrees_with_a_general_solver(budget, rng):
             options={"ftol": 1e-14, "maxiter": 500},
         )
         found, theirs = constraint.project(row[None])[0], result.x[:6] - result.x[6:]
-        assert ((found - row) ** 2).sum() <= ((theirs - row) ** 2).sum() + 1e-7
+        theirs /= max(1, np.linalg.norm(theirs), np.abs(theirs).sum() / budget)  # it ends slightly outside
+        assert ((found - row) ** 2).sum() <= ((theirs - row) ** 2).sum() + 1e-12
         np.testing.assert_allclose(found, theirs, atol=1e-3)
 
 
