@@ -6,7 +6,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402 - the backend first
 
 AXES = {"signals": "signals", "atoms": "atoms", "features": "features", "non-zeros": "mean non-zeros of a code"}
-STYLES = {"sparseshare": "C0o-", "ours": "C0o-", "SPAMS": "C1s-", "product of signals and atoms": "k:"}
+STYLES = {
+    "sparseshare": "C0o-",
+    "ours": "C0o-",
+    "SPAMS": "C1s-",
+    "scikit-learn, default": "C3v-",
+    "product of signals and atoms": "k:",
+}
 
 
 def draw_growth(series, file):
@@ -29,7 +35,7 @@ def draw_learning(series, file):
     """Held-out objective against seconds of learning."""
     figure, panel = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for name, curve in series.items():
-        panel.semilogx(curve["x"], curve["y"], STYLES.get(name, "^-"), label=name, markersize=4)
+        panel.semilogx(curve["x"], curve["y"], STYLES.get(name, "C2^-"), label=name, markersize=4)
     panel.set_xlabel("seconds")
     panel.set_ylabel("mean objective of held-out patches")
     panel.grid(alpha=0.3)
@@ -41,7 +47,7 @@ def draw_memory(series, file):
     """Extra memory against the number of signals."""
     figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
     for name, curve in series.items():
-        panel.loglog(curve["x"], curve["y"], STYLES.get(name, "^-"), label=name)
+        panel.loglog(curve["x"], curve["y"], STYLES.get(name, "C2^-"), label=name)
     panel.axhline(64, color="k", linestyle=":", label="limit")
     panel.set_xlabel("signals")
     panel.set_ylabel("MB beyond signals and codes")

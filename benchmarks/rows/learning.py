@@ -47,7 +47,7 @@ def learning(settings, n_signals=100_000, max_seconds=900):
         entry = ("scikit_learn", "learn", arrays, slow | {"fit_algorithm": method})
         outcomes |= race({method: entry}, settings, repeats=1)
     steps = {"curve": ("spams", "learn", arrays, epoch | {"every": max(1, n_batches // 8)})}
-    outcomes |= race(steps, settings, repeats=1)
+    outcomes |= race(steps, settings, repeats=1 if settings.quick else 3)
 
     curves = _curves(outcomes, settings)
     mark = curves["spams"]["y"][-1]
