@@ -4,7 +4,7 @@ from typing import NamedTuple
 from warnings import warn
 
 import numpy as np
-from scipy.sparse import csr_array, hstack, issparse, vstack
+from scipy.sparse import csr_array, issparse, vstack
 from sklearn.exceptions import ConvergenceWarning
 
 from sparseshare.devices import resolve_device
@@ -12,11 +12,11 @@ from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.validation import check_bool, check_dictionary, check_signals
 
 from .lasso import solve_lars, solve_lasso_cd, solve_lasso_lars
-from .problem import Problem
+from .problem import Problem, check_array_beside
 from .proximal import solve_fista, solve_ista
 from .pursuit import solve_mp, solve_ols, solve_omp
 from .thresholding import solve_iht, solve_threshold
-from .tiles import RowsInOrder, Tile, rows_a_tile, run_in_threads, thread_count, tile_run
+from .tiles import RowsInOrder, Tile, product_of_rows, rows_a_tile, run_in_threads, thread_count, tile_run
 
 SOLVERS = {
     "lasso_lars": solve_lasso_lars,
@@ -88,7 +88,7 @@ def encode(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=Fal
         groups = [(slice(i, i + 1), problem.restricted(weights=problem.weights[i], rows=slice(i, i + 1)))
                   for i in range(n_samples)]  # fmt: skip
         return _encode_groups(X, groups, problem, init, n_jobs, dense)
-    if problem.weights is not None and (problem.weights == 0).any():
+    if problem.form.lasso and problem.weights is not None and (problem.weights == 0).any():
         return _encode_unpenalised(X, problem, n_jobs, dense)
     return _encode_tiles(X, problem, init, n_jobs, cov, dense)
 
@@ -115,7 +115,7 @@ def _encode_tiles(X, problem, init, n_jobs, cov, dense):
         tile = tiles[worker]
         tile.load(X, rows, cov, init)
         solve(problem, tile, tol)
-        gap[rows], converged[rows] = _certify(problem, tile, tol)
+        gap[rows], converged[rows] = certify(problem, tile, tol)
         n_iter[rows] = tile.iterations
         if dense:
             tile.spread(values[rows])
@@ -127,19 +127,17 @@ def _encode_tiles(X, problem, init, n_jobs, cov, dense):
     return Codes(values if dense else packed.csr(), gap, n_iter, converged)
 
 
-def _certify(problem, tile, tol):
+def certify(problem, tile, tol):
     """The gap or residual of each signal in the user's units, and whether the solver has done what it was asked."""
-    done = tile.status == 0
     if problem.form.pursuit:
-        return np.ldexp(tile.gaps, 2 * tile.exponents), done | (tile.status == 2)
+        return tile.gaps / tile.units**2, tile.status != 1
     if not problem.form.lasso:
-        return np.full(len(done), 0.0 if problem.algorithm == "threshold" else np.nan), done | (tile.status == 2)
-    norms = np.empty(len(done))
-    kernels_for("cpu", "signals").l1_norms(tile.values, tile.counts, norms)
-    half = np.where(tile.norms2 > 0, 0.5 * tile.norms2, 1.0)
-    floor = ROUNDING[problem.dtype] * np.sqrt(tile.norms2) * norms / half
-    relative = np.maximum(tile.gaps / half, floor)
-    return relative, done | (relative <= np.maximum(tol, floor))
+        return 0.0 if problem.algorithm == "threshold" else np.nan, tile.status != 1
+    relative, converged = np.empty(len(tile.gaps)), np.empty(len(tile.gaps), bool)
+    kernels_for("cpu", "signals").certify_tile(
+        tile.values, tile.counts, tile.gaps, tile.norms2, tile.status, tol, ROUNDING[problem.dtype], relative, converged
+    )
+    return relative, converged
 
 
 def _encode_blocks(X, problem, init, n_jobs, mask, dense):
@@ -219,30 +217,36 @@ def _check_mask(X, mask):
 
 
 def _encode_unpenalised(X, problem, n_jobs, dense):
-    """Atoms of weight 0 are solved out: the lasso sees what of signals and atoms is orthogonal to them."""
+    """Atoms of weight 0 are solved out: the lasso sees what they leave of signals and atoms.
+
+    With loose atoms F and quadratic penalty l2, their best codes leave |M^(1/2) (x - w D)|^2 of the error, where
+    M = I - F' inv(F F' + l2 I) F: for l2 = 0 the projection away from F.
+    """
     free = problem.weights == 0
     X = (X.toarray() if issparse(X) else np.asarray(X)).astype(problem.dtype, copy=False)
     if not np.isfinite(X).all():
         raise ValueError("X contains NaN or infinity; for missing entries pass mask='nan' to sparse_encode")
-    loose = problem.dictionary[free].astype(np.float64)
-    left, sizes, basis = np.linalg.svd(loose, full_matrices=False)
-    basis = basis[sizes > 1e-10 * sizes.max(initial=0)]
+    l2 = problem.alpha * (1 - problem.l1_ratio) if problem.l1_ratio != 1 else 0.0
+    left, sizes, basis = np.linalg.svd(problem.dictionary[free].astype(np.float64), full_matrices=False)
+    kept = sizes > 1e-10 * sizes.max()
+    left, sizes, basis = left[:, kept], sizes[kept], basis[kept]
+    removed = 1 - np.sqrt(l2 / (sizes**2 + l2))
 
     def remove(rows):
         rows = rows.astype(np.float64)
-        return (rows - (rows @ basis.T) @ basis).astype(problem.dtype)
+        return (rows - product_of_rows(product_of_rows(rows, basis.T * removed), basis)).astype(problem.dtype)
 
-    bound = problem.restricted(weights=problem.weights[~free])
-    bound.dictionary, bound.n_components, bound._given_gram = (
-        remove(problem.dictionary[~free]),
-        int((~free).sum()),
-        None,
-    )
+    bound = problem.restricted(weights=np.where(free, np.inf, problem.weights))
+    bound.dictionary, bound._given_gram = remove(problem.dictionary), None
     codes = encode(remove(X), bound, n_jobs=n_jobs)
-    rest = X - codes.values @ problem.dictionary[~free]
-    exact = (rest @ np.linalg.pinv(loose)).astype(problem.dtype)
-    columns = np.argsort(np.concatenate([np.flatnonzero(~free), np.flatnonzero(free)]))
-    values = csr_array(hstack([codes.values, csr_array(exact)], format="csr"))[:, columns]
+    rest = X - codes.values @ problem.dictionary
+    loose = product_of_rows(product_of_rows(rest, basis.T * (sizes / (sizes**2 + l2))), left.T)
+    exact = csr_array(loose.astype(problem.dtype))
+    exact = csr_array(
+        (exact.data, np.flatnonzero(free).astype(np.int32)[exact.indices], exact.indptr), codes.values.shape
+    )
+    values = csr_array(codes.values + exact)
+    values.sort_indices()
     return codes._replace(values=values.toarray() if dense else values)
 
 
@@ -378,6 +382,7 @@ def sparse_encode(
     """
     resolve_device(device, X, dictionary)
     check_bool("sparse_output", sparse_output, of="sparse_encode")
+    check_bool("return_info", return_info, of="sparse_encode")
     dictionary = check_dictionary(dictionary)
     X, dtype = check_signals(X, dictionary.shape[1])
     problem = Problem(
@@ -414,6 +419,9 @@ def check_init(init, shape, problem):
     if init is None:
         return None
     init = csr_array(init, dtype=problem.dtype)
+    if not init.has_canonical_format:
+        init = init.copy()
+        init.sum_duplicates()
     if init.shape != shape:
         raise ValueError(f"init must have the shape (n_samples, n_components) = {shape}, got {init.shape}")
     if not np.isfinite(init.data).all():
@@ -424,7 +432,7 @@ def check_init(init, shape, problem):
 def _check_cov(cov, shape, problem, mask):
     if cov is None or mask is not None or problem.weights is not None:
         return None
-    cov = np.asarray(cov)
+    cov = check_array_beside("cov", cov)
     if cov.shape != shape:
         raise ValueError(f"cov must have the shape (n_components, n_samples) = {shape}, got {cov.shape}")
     return cov

@@ -11,7 +11,7 @@ def solve_lasso_lars(problem, tile, tol):
         _follow_path(problem, tile, tol, drop=True)
         return
     kernels_for("cpu", "active_set").lasso_tile(
-        tile.correlations, tile.norms2, problem.gram, problem.penalties(tile.rows, tile.exponents), tol,
+        tile.correlations, tile.norms2, problem.gram, problem.penalties(tile.rows, tile.units), tol,
         problem.max_iter, problem.positive, tile.indices, tile.values, tile.counts, tile.gaps, tile.iterations,
         tile.status,
     )  # fmt: skip
@@ -25,25 +25,24 @@ def solve_lars(problem, tile, tol):
 def solve_lasso_cd(problem, tile, tol):
     """Cyclic coordinate descent."""
     kernels_for("cpu", "coordinate").coordinate_tile(
-        tile.correlations, tile.norms2, problem.gram, problem.penalties(tile.rows, tile.exponents), tol,
+        tile.correlations, tile.norms2, problem.gram, problem.penalties(tile.rows, tile.units), tol,
         problem.max_iter, problem.positive, tile.indices, tile.values, tile.counts, tile.gaps, tile.iterations,
         tile.status,
     )  # fmt: skip
 
 
 def _follow_path(problem, tile, tol, drop):
-    rows, exponents = tile.rows, tile.exponents
-    unlimited = np.full(len(exponents), np.inf)
-    bound, error = unlimited, -np.ones(len(exponents))
+    rows, units = tile.rows, tile.units
+    bound, error = np.full(len(units), np.inf), -np.ones(len(units))
     if problem.max_l1_norm is not None:
-        bound = np.ldexp(problem.for_rows(problem.max_l1_norm, rows), -exponents) / problem.norm_unit
+        bound = problem.for_rows(problem.max_l1_norm, rows) * units / problem.norm_unit
     if problem.max_error is not None:
-        error = np.ldexp(problem.for_rows(problem.max_error, rows), -2 * exponents)
-    nonzero = np.full(len(exponents), tile.indices.shape[1])
+        error = problem.for_rows(problem.max_error, rows) * units**2
+    nonzero = np.full(len(units), tile.indices.shape[1])
     if not drop:
         nonzero = problem.for_rows(problem.counts, rows).astype(np.int64)
     kernels_for("cpu", "homotopy").homotopy_tile(
-        tile.correlations, tile.norms2, problem.gram, problem.penalties(rows, exponents), bound, error, nonzero, tol,
+        tile.correlations, tile.norms2, problem.gram, problem.penalties(rows, units), bound, error, nonzero, tol,
         drop, problem.positive, problem.max_iter, tile.indices, tile.values, tile.counts, tile.gaps,
-        np.empty(len(exponents)), tile.iterations, tile.status,
+        np.empty(len(units)), tile.iterations, tile.status,
     )  # fmt: skip

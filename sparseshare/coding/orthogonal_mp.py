@@ -80,9 +80,11 @@ def orthogonal_mp(
             f"got {X.shape} and {y.shape}"
         )
     targets = y[:, None] if y.ndim == 1 else y
+    X, size = _scaled(X, None)
+    targets, sizes = _scaled(targets, 0)
     norms2 = np.einsum("ij,ij->j", targets, targets, dtype=np.float64)
     return _solve(
-        X.T @ X, X.T @ targets, norms2, n_nonzero_coefs, tol, return_path, return_n_iter, most=min(X.shape)
+        X.T @ X, X.T @ targets, norms2, n_nonzero_coefs, tol, return_path, return_n_iter, min(X.shape), sizes, size
     )  # fmt: skip
 
 
@@ -148,6 +150,8 @@ def orthogonal_mp_gram(
             f"{Gram.shape} and {Xy.shape}"
         )
     targets = Xy[:, None] if Xy.ndim == 1 else Xy
+    if (np.einsum("ii->i", Gram) < 0).any():
+        raise ValueError("Gram has squared norms on its diagonal, which cannot be negative")
     if tol is not None and norms_squared is None:
         raise ValueError("tol needs norms_squared, the squared norm of every target")
     norms2 = np.zeros(targets.shape[1])
@@ -155,7 +159,7 @@ def orthogonal_mp_gram(
         norms2 = np.atleast_1d(_numbers("norms_squared", norms_squared)).astype(np.float64)
         if norms2.shape != (targets.shape[1],):
             raise ValueError(f"norms_squared must have the shape ({targets.shape[1]},), got {norms2.shape}")
-    return _solve(Gram, targets, norms2, n_nonzero_coefs, tol, return_path, return_n_iter, most=len(Gram))
+    return _solve(Gram, targets, norms2, n_nonzero_coefs, tol, return_path, return_n_iter, len(Gram))
 
 
 def _numbers(name, value):
@@ -170,8 +174,17 @@ def _numbers(name, value):
     return array
 
 
-def _solve(gram, correlations, norms2, count, tol, return_path, return_n_iter, most):
-    """All targets in one tile of the pursuit kernel, which wants atoms of unit norm."""
+def _scaled(array, axis):
+    """The array over a power of two, so that its squares neither over- nor underflow, and the exponents of that."""
+    sizes = np.frexp(np.abs(array).max(axis=axis))[1]
+    return np.ldexp(array, -sizes), sizes
+
+
+def _solve(gram, correlations, norms2, count, tol, return_path, return_n_iter, most, sizes=0, size=0):
+    """All targets in one tile of the pursuit kernel, which wants atoms of unit norm.
+
+    Targets are 2**sizes, and atoms 2**size, times what the arrays say.
+    """
     n_atoms, n_targets = correlations.shape
     check_number("tol", tol, 0, allow_none=True, of="orthogonal_mp")
     if tol is None:
@@ -191,7 +204,8 @@ def _solve(gram, correlations, norms2, count, tol, return_path, return_n_iter, m
     diagonal = np.einsum("ii->i", G)
     diagonal[diagonal > 0.5] = 1
     weight[:n_atoms] = norms / norms.max() if norms.max() > 0 else norms
-    targets = np.ldexp(np.full(n_targets, -1.0 if tol is None else tol), -2 * exponents)
+    shifts = exponents + sizes - size  # of the codes
+    targets = np.ldexp(np.full(n_targets, -1.0 if tol is None else tol), -2 * (exponents + sizes))
     stops = np.arange(1, capacity + 1) if return_path else np.zeros(0, np.int64)
     indices, values = np.zeros((n_targets, capacity), np.int32), np.zeros((n_targets, capacity), dtype)
     path = np.zeros((n_targets, len(stops), capacity), dtype)
@@ -206,7 +220,7 @@ def _solve(gram, correlations, norms2, count, tol, return_path, return_n_iter, m
     coef = np.zeros((n_atoms, n_targets, counts.max() if return_path else 1), dtype)
     for k in range(n_targets):
         chosen, m = indices[k, : counts[k]], counts[k]
-        units = np.ldexp(scale[chosen], exponents[k])
+        units = np.ldexp(scale[chosen], shifts[k])
         for step in range(coef.shape[2]):
             code = path[k, min(step, m - 1), :m] if return_path and m else values[k, :m]
             coef[chosen, k, step] = code * units

@@ -6,7 +6,7 @@ from sparseshare.devices import resolve_device
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.validation import check_bool, check_dictionary, check_signals
 
-from .encode import ROUNDING
+from .encode import ROUNDING, Codes, certify, encode, warn_if_not_converged
 from .problem import Problem
 from .pursuit import solve_ols, solve_omp
 from .tiles import RowsInOrder, Tile, rows_a_tile, run_in_threads, thread_count, tile_run
@@ -43,7 +43,7 @@ def sparse_encode_path(
     n_nonzero_coefs : array-like of int of shape (n_counts,), default=None
         Numbers of non-zeros, in any order, for "omp" and "ols".
     positive : bool, default=False
-        Codes >= 0, for "lasso_lars".
+        Codes >= 0, for "lasso_lars" and "omp" (which then codes each count on its own).
     l1_ratio : float, default=1.0
         As in `sparse_encode`; below 1 each penalty is solved on its own, since its Gram matrix is its own.
     weights : array-like of shape (n_components,), default=None
@@ -66,6 +66,11 @@ def sparse_encode_path(
     ------
     ValueError
         As `sparse_encode` does, and if the list is missing or empty.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a code of the lasso is not within `tol` after `max_iter`.
 
     References
     ----------
@@ -106,33 +111,45 @@ def sparse_encode_path(
         if np.ndim(problems[0].weights) == 2 or (problems[0].weights is not None and (problems[0].weights == 0).any()):
             raise ValueError("sparse_encode_path takes weights of shape (n_components,), all above 0")
         groups = [problems] if l1_ratio == 1 else [[problem] for problem in problems]
-        paths = [path for group in groups for path in _lasso_path(X, group, n_jobs)]
+        parts = [_lasso_path(X, group, n_jobs) for group in groups]
+        paths = [codes for values, _, _ in parts for codes in values]
+        gap, converged = (np.concatenate([part[k] for part in parts], axis=None) for k in (1, 2))
+        warn_if_not_converged(Codes(paths, gap, None, converged), problems[0])
     else:
         order = np.argsort(stops, kind="stable")
         problem = Problem(dictionary, algorithm=algorithm, n_nonzero_coefs=stops.max(), **settings)
         if (stops < 1).any() or stops.dtype.kind not in "iu":
             raise ValueError(f"n_nonzero_coefs must hold integers of at least 1, got {wanted}")
-        paths = _pursuit_path(X, problem, np.minimum(stops[order], problem.counts).astype(np.int64), n_jobs)
+        stops = np.minimum(stops[order], problem.counts).astype(np.int64)
+        if positive:  # atoms come and go, so that no pursuit passes the codes of smaller ones
+            settings.update(algorithm=algorithm)
+            problems = [Problem(dictionary, n_nonzero_coefs=stop, **settings) for stop in stops]
+            paths = [encode(X, problem, n_jobs=n_jobs).values for problem in problems]
+        else:
+            paths = _pursuit_path(X, problem, stops, n_jobs)
     paths = [paths[k] for k in np.argsort(order)]
     return paths if sparse_output else np.stack([path.toarray() for path in paths])
 
 
 def _lasso_path(X, problems, n_jobs):
-    """Codes for problems that differ in alpha alone, from large to small."""
+    """Codes for problems that differ in alpha alone, from large to small, with gaps and whether they converged."""
     first = problems[0]
+    gap, converged = np.zeros((len(problems), X.shape[0])), np.ones((len(problems), X.shape[0]), bool)
     tol = max(first.tol, ROUNDING[first.dtype])
 
     def solve(tile, path):
-        alphas = np.stack([problem.penalties(tile.rows, tile.exponents) for problem in problems], axis=1)
+        alphas = np.stack([problem.penalties(tile.rows, tile.units) for problem in problems], axis=1)
         kernels_for("cpu", "active_set").lasso_path_tile(
             tile.correlations, tile.norms2, first.gram, alphas, tol, first.max_iter, first.positive, path.indices,
             path.values, path.counts, path.gaps, path.iterations, path.status,
         )  # fmt: skip
         for p in range(len(problems)):
             tile.indices, tile.values, tile.counts = path.indices[:, p], path.values[:, p], path.counts[:, p]
+            tile.gaps, tile.status = path.gaps[:, p], path.status[:, p]
+            gap[p, tile.rows], converged[p, tile.rows] = certify(first, tile, tol)
             yield tile.pack()
 
-    return _run(X, first, len(problems), solve, n_jobs)
+    return _run(X, first, len(problems), solve, n_jobs), gap, converged
 
 
 def _pursuit_path(X, problem, stops, n_jobs):

@@ -15,6 +15,8 @@ from sparseshare.validation import check_bool, check_choice, check_dictionary, c
 
 ATOM_PADDING = 64  # atoms: the kernels' vectors come in blocks of this many
 _BYTES = 64  # of a vector
+_DERIVED = ("atoms", "atom_scale", "code_scale", "gram", "lipschitz", "_norms", "_unit")
+_FREE = 2.0**-60  # the weight that `threshold` gives to atoms without penalty: alpha times this is lost in rounding
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,10 @@ class Problem:
             )
         if np.isnan(weights).any() or (weights < 0).any():
             raise ValueError("weights must be non-negative numbers; infinity keeps an atom out")
+        if self.positive and self.form.lasso and (weights == 0).any():
+            raise ValueError(
+                "weights of 0 (atoms without penalty) are not possible with positive=True; give small ones"
+            )
         if weights.ndim == 2 and (weights == 0).any():
             raise ValueError("weights of 0 (atoms without penalty) are possible for all signals alike, not by signal")
         return weights
@@ -192,14 +198,12 @@ class Problem:
     def _check_gram(self, gram):
         if gram is None:
             return None
-        gram = np.asarray(gram)
+        gram = check_array_beside("gram", gram)
         if gram.shape != (self.n_components, self.n_components):
             raise ValueError(
                 f"gram must have the shape (n_components, n_components) = ({self.n_components}, {self.n_components}), "
                 f"got {gram.shape}"
             )
-        if not np.isfinite(gram).all():
-            raise ValueError("gram contains NaN or infinity")
         return gram.astype(np.float64)
 
     def check_samples(self, n_samples):
@@ -219,9 +223,7 @@ class Problem:
     def restricted(self, observed=None, weights=None, rows=None):
         """The same problem with some features left out, other weights, or the parameters of some rows only."""
         other = object.__new__(Problem)
-        other.__dict__.update(
-            {k: v for k, v in self.__dict__.items() if k not in ("atoms", "atom_scale", "gram", "lipschitz", "_unit")}
-        )
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in _DERIVED})
         if observed is not None:
             other.dictionary = np.ascontiguousarray(self.dictionary * observed)
             other._given_gram = None
@@ -239,15 +241,26 @@ class Problem:
     # --------------------------------------------------------------------------------------------- what the kernels see
     @cached_property
     def atom_scale(self):
-        """Factor of each atom's code from the kernels' units to the user's, float64."""
+        """Factor of each atom from the user's units to the kernels', float64."""
         norms = self._norms
         if self.form.pursuit:
             with np.errstate(divide="ignore"):
                 return np.where(norms > 0, 1 / norms, 0.0)
         if self.weights is None:
             return np.full(self.n_components, self._unit)
+        weights = np.maximum(self.weights, _FREE) if self.algorithm == "threshold" else self.weights
         with np.errstate(divide="ignore"):
-            return np.where(self.weights > 0, self._unit / self.weights, 0.0)
+            return np.where(weights > 0, self._unit / weights, 0.0)
+
+    @cached_property
+    def code_scale(self):
+        """Factor of each atom's code from the kernels' units to the user's, float64.
+
+        A code of `threshold` is a correlation, which grows with its atom; all others shrink with it.
+        """
+        if self.algorithm != "threshold":
+            return self.atom_scale
+        return np.divide(1, self.atom_scale, out=np.zeros(self.n_components), where=self.atom_scale > 0)
 
     @cached_property
     def _norms(self):
@@ -295,6 +308,11 @@ class Problem:
         return largest_eigenvalue(self.gram)
 
     @property
+    def safe_step(self):
+        """A length at which gradient steps never raise the error; any will do where all atoms are zero."""
+        return 1 / self.lipschitz if self.lipschitz > 0 else 1.0
+
+    @property
     def norm_unit(self):
         """What 1 in the kernels' l1 norm is in the user's (weighted) l1 norm, for a signal of exponent 0."""
         return self._unit
@@ -313,11 +331,21 @@ class Problem:
             return min(self.n_features, self.n_components)
         return self.n_components
 
-    def penalties(self, rows, exponents):
+    def penalties(self, rows, units):
         """alpha of some rows in the kernels' units, in their dtype."""
         alpha = self.for_rows(self.alpha, rows) * self.l1_ratio * self._unit
         with np.errstate(over="ignore"):
-            return np.minimum(np.ldexp(alpha, -exponents), 1e30).astype(self.dtype)
+            return np.minimum(alpha * units, 1e30).astype(self.dtype)
+
+
+def check_array_beside(name, array):
+    """Numbers that come beside signals and atoms, finite all of them."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} contains NaN or infinity")
+    return array
 
 
 def aligned_zeros(shape, dtype):

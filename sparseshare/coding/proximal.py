@@ -15,7 +15,7 @@ def solve_fista(problem, tile, tol):
 
 def _solve(name, problem, tile, tol):
     getattr(kernels_for("cpu", "proximal"), name)(
-        tile.correlations, tile.norms2, problem.gram, problem.penalties(tile.rows, tile.exponents),
-        1 / problem.lipschitz, tol, problem.max_iter, problem.positive, tile.indices, tile.values, tile.counts,
+        tile.correlations, tile.norms2, problem.gram, problem.penalties(tile.rows, tile.units),
+        problem.safe_step, tol, problem.max_iter, problem.positive, tile.indices, tile.values, tile.counts,
         tile.gaps, tile.iterations, tile.status,
     )  # fmt: skip

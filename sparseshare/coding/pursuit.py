@@ -47,7 +47,7 @@ def budgets(problem, tile):
     counts = problem.for_rows(problem.counts, tile.rows).astype(np.int64)
     if problem.max_error is None:
         return counts, -np.ones(len(counts))
-    return counts, np.ldexp(problem.for_rows(problem.max_error, tile.rows), -2 * tile.exponents)
+    return counts, problem.for_rows(problem.max_error, tile.rows) * tile.units**2
 
 
 def _path(tile, path_values):

@@ -120,6 +120,7 @@ class Tile:
         self.signals = aligned_zeros((n_rows, problem.n_features), problem.dtype)
         self._correlations = aligned_zeros((n_rows, len(problem.atoms)), problem.dtype)
         self._exponents = np.zeros(n_rows, np.int32)
+        self._units = np.zeros(n_rows)
         self._norms2 = np.zeros(n_rows)
         self._indices = np.zeros((n_rows, problem.capacity), np.int32)
         self._values = np.zeros((n_rows, problem.capacity), problem.dtype)
@@ -137,6 +138,7 @@ class Tile:
         for name in (
             "correlations",
             "exponents",
+            "units",
             "norms2",
             "indices",
             "values",
@@ -150,7 +152,7 @@ class Tile:
         block = np.ascontiguousarray(block.toarray() if issparse(block) else block, dtype=problem.dtype)
         padded = -(-n // PRODUCT_ROWS) * PRODUCT_ROWS
         bits = block.view(np.int32 if block.itemsize == 4 else np.int64)
-        bad = self._kernels.scale_tile(block, bits, self.signals[:padded], self.exponents, self.norms2)
+        bad = self._kernels.scale_tile(block, bits, self.signals[:padded], self.exponents, self.units, self.norms2)
         if bad >= 0:
             raise ValueError(
                 f"X contains NaN or infinity, first in row {rows.start + bad}; for missing entries pass mask='nan' to "
@@ -163,7 +165,7 @@ class Tile:
                 np.matmul(self.signals[product], transposed, out=self._correlations[product])
         else:
             scaled = cov[:, rows].T * problem.atom_scale
-            self.correlations[:, : problem.n_components] = np.ldexp(scaled, -self.exponents[:, None])
+            self.correlations[:, : problem.n_components] = scaled * self.units[:, None]
         self.counts[:] = 0
         self.gaps[:] = 0
         self.iterations[:] = 1
@@ -175,7 +177,7 @@ class Tile:
                 init.indices,
                 init.data,
                 self.exponents,
-                problem.atom_scale,
+                problem.code_scale,
                 self.indices,
                 self.values,
                 self.counts,
@@ -187,13 +189,24 @@ class Tile:
         atoms, codes = np.empty(room, np.int32), np.empty(room, self.values.dtype)
         lengths = np.empty(len(self.counts), np.int64)
         written = self._kernels.pack_tile(
-            self.indices, self.values, self.counts, self.exponents, self.problem.atom_scale, atoms, codes, lengths
+            self.indices, self.values, self.counts, self.exponents, self.problem.code_scale, atoms, codes, lengths
         )
         return lengths, atoms[:written], codes[:written]
 
     def spread(self, out):
         """Codes of the tile into their rows of a dense array of zeros."""
-        self._kernels.spread_tile(self.indices, self.values, self.counts, self.exponents, self.problem.atom_scale, out)
+        self._kernels.spread_tile(self.indices, self.values, self.counts, self.exponents, self.problem.code_scale, out)
+
+
+def product_of_rows(rows, matrix):
+    """rows @ matrix in float64, each row with the same bits whatever rows are beside it."""
+    out, block = np.empty((len(rows), matrix.shape[1])), np.zeros((PRODUCT_ROWS, matrix.shape[0]))
+    with single_threaded_blas:
+        for start in range(0, len(rows), PRODUCT_ROWS):
+            part = rows[start : start + PRODUCT_ROWS]
+            block[: len(part)] = part
+            out[start : start + len(part)] = (block @ matrix)[: len(part)]
+    return out
 
 
 def rows_a_tile(problem):
