@@ -17,20 +17,43 @@ def lasso_objective(x, D, w, alpha, l2=0.0):
 def lasso_gap(x, D, w, alpha, positive=False, l2=0.0):
     """Duality gap of a code, from signal, dictionary and code alone; alpha a number or one for each atom.
 
-    The elastic net is the lasso with sqrt(l2) I beside the dictionary and zeros beside the signal.
+    The elastic net is the lasso with sqrt(l2) I beside the dictionary and zeros beside the signal. An atom of penalty 0
+    asks for a dual point at a right angle to it (signed codes only), one of infinite penalty for a code of 0.
     """
     x, D, w = (np.asarray(a, dtype=float) for a in (x, D, w))
     if l2 > 0:
         D = np.hstack([D, np.sqrt(l2) * np.eye(len(D))])
         x = np.concatenate([x, np.zeros(len(D))])
     alpha = np.broadcast_to(np.asarray(alpha, dtype=float), w.shape)
+    residual = point = x - w @ D
+    free = alpha == 0
+    if free.any() and not free.all():
+        point = residual - np.linalg.pinv(D[free]) @ (D[free] @ residual)
+    correlations = D @ point
+    score = correlations if positive else np.abs(correlations)
+    bound = (score > alpha) & ~(free & (point is not residual))
+    scale = np.min(alpha[bound] / score[bound], initial=1.0)
+    penalty = np.multiply(alpha, np.abs(w), out=np.zeros_like(w), where=w != 0)
+    if point is residual:
+        return 0.5 * (1 - scale) ** 2 * residual @ residual + np.sum(penalty - scale * w * correlations)
+    return 0.5 * residual @ residual + penalty.sum() - scale * point @ x + 0.5 * scale**2 * point @ point
+
+
+def bounded_norm_gap(x, D, w, max_l1_norm, positive=False):
+    """How far 0.5 |x - w D|^2 is at most above its least under |w|_1 <= max_l1_norm: the Frank-Wolfe gap."""
+    x, D, w = (np.asarray(a, dtype=float) for a in (x, D, w))
+    correlations = D @ (x - w @ D)
+    top = max((correlations if positive else np.abs(correlations)).max(), 0.0)
+    return max_l1_norm * top - w @ correlations
+
+
+def bounded_error_gap(x, D, w, max_error, positive=False):
+    """How far |w|_1 is at most above its least under |x - w D|^2 <= max_error, from the dual point r / max|D r|."""
+    x, D, w = (np.asarray(a, dtype=float) for a in (x, D, w))
     residual = x - w @ D
     correlations = D @ residual
-    score = correlations if positive else np.abs(correlations)
-    bound = score > alpha
-    scale = np.min(alpha[bound] / score[bound], initial=1.0)
-    spread = np.sum(alpha * np.abs(w) - scale * w * correlations)
-    return 0.5 * (1 - scale) ** 2 * residual @ residual + spread
+    top = (correlations if positive else np.abs(correlations)).max()
+    return np.abs(w).sum() - (residual @ x - np.linalg.norm(residual) * np.sqrt(max_error)) / top
 
 
 def relative_gap(x, D, w, alpha, positive=False, l2=0.0):
