@@ -9,12 +9,14 @@ from .learning import (
     dict_learning,
     dict_learning_online,
 )
+from .version import __version__
 
 __all__ = [
     "DictionaryLearning",
     "KSVD",
     "MiniBatchDictionaryLearning",
     "SparseCoder",
+    "__version__",
     "dict_learning",
     "dict_learning_online",
     "orthogonal_mp",
@@ -22,4 +24,3 @@ __all__ = [
     "sparse_encode",
     "sparse_encode_path",
 ]
-__version__ = "0.1.0"

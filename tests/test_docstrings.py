@@ -64,7 +64,7 @@ def test_public_methods_are_documented(name):
                 assert inspect.getdoc(function), method
 
 
-@pytest.mark.parametrize("module", modules())
+@pytest.mark.parametrize("module", list(modules()))
 def test_examples_of_docstrings_run(module):
     assert doctest.testmod(import_module(module), optionflags=OPTIONS).failed == 0
 

@@ -58,7 +58,7 @@ WRONG = {
     "batch_size": [0, 1.5],
     "device": ["gpu"],
     "l1_ratio": [-0.1, 1.1],
-    "max_iter": [0, 2.5, "many"],
+    "max_iter": [-1, 2.5, "many"],
     "max_no_improvement": [-1, 0.5],
     "n_components": [0, -1, 2.5],
     "n_jobs": [1.5, "all"],
@@ -73,6 +73,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),  # the data of the checks are tiny
     # Some checks fit with a DataFrame and transform an array on purpose.
     pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning"),
+    pytest.mark.filterwarnings("ignore:X has feature names:UserWarning"),
 ]
 
 

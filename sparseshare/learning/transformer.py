@@ -1,6 +1,5 @@
 """What every estimator with a dictionary shares: codes of new signals, reconstruction, score, names, persistence."""
 
-import sys
 import warnings
 
 import numpy as np
@@ -13,6 +12,7 @@ from sparseshare.coding.encode import encode, warn_if_not_converged
 from sparseshare.coding.problem import Problem
 from sparseshare.devices import resolve_device
 from sparseshare.validation import check_bool, check_choice, check_number, check_signals
+from sparseshare.version import __version__
 
 from .statistics import dense_rows, squared_residuals
 
@@ -190,11 +190,11 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return tags
 
     def __getstate__(self):
-        return {**super().__getstate__(), "_sparseshare_version": _package_version()}
+        return {**super().__getstate__(), "_sparseshare_version": __version__}
 
     def __setstate__(self, state):
         state = dict(state)
-        stored, current = state.pop("_sparseshare_version", "unknown"), _package_version()
+        stored, current = state.pop("_sparseshare_version", "unknown"), __version__
         if stored != current:
             warnings.warn(
                 InconsistentVersionWarning(
@@ -220,7 +220,3 @@ def coding_options(*, algorithm, alpha, l1_ratio, n_nonzero_coefs, max_error, **
     elif algorithm in PENALISED:
         options.update(alpha=1.0 if alpha is None else float(alpha), l1_ratio=float(l1_ratio))
     return options
-
-
-def _package_version():
-    return sys.modules[__name__.partition(".")[0]].__version__

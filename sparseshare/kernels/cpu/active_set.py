@@ -65,8 +65,9 @@ def _scratch(Q, limit):
     lower, upper = triangles(capacity, Q)
     rows = np.zeros((7, capacity), Q.dtype)  # taken one by one: unpacked rows are not known to be contiguous
     return (
-        lower, upper, np.empty(Q.shape[1], Q.dtype), np.zeros(capacity, np.int32), rows[0], rows[1], rows[2], rows[3],
-        rows[4], rows[5], rows[6], np.full(Q.shape[1], -1, np.int32), np.empty(SLOTS, Q.dtype), np.empty(SLOTS, np.int32),
+        lower, upper, np.empty(Q.shape[1], Q.dtype), np.zeros(capacity, np.int32), rows[0], rows[1], rows[2],
+        rows[3], rows[4], rows[5], rows[6], np.full(Q.shape[1], -1, np.int32), np.empty(SLOTS, Q.dtype),
+        np.empty(SLOTS, np.int32),
     )  # fmt: skip
 
 

@@ -5,15 +5,13 @@ under- or overflow when squared; a power of two costs no rounding. Codes leave a
 into a dense one.
 """
 
-from math import ldexp
-
-import numpy as np
+from math import ldexp, sqrt
 
 from .jit import exact, kernel
 
 
 @kernel
-def scale_tile(X, bits, out, exponents, norms2):
+def scale_tile(X, bits, out, exponents, units, norms2):
     """Copy a tile scaled to out, row by row; return the first row with NaN or infinity, or -1.
 
     Parameters
@@ -22,7 +20,7 @@ def scale_tile(X, bits, out, exponents, norms2):
     bits : (T, n) array, the same memory as int32 or int64: its largest magnitude is found by whole numbers, which
         vectorises, and tells NaN and infinity under any compiler flags
     out : (T or more, n) array of X's dtype; rows beyond T become 0
-    exponents : (T,) int32, out: X = out * 2**exponent
+    exponents, units : (T,) int32 and float64, out: X = out * 2**exponent = out / unit
     norms2 : (T,) float64, out: squared norms of the rows of `out`
     """
     mantissa = 23 if X.itemsize == 4 else 52
@@ -38,7 +36,8 @@ def scale_tile(X, bits, out, exponents, norms2):
             return i
         exponent = max(power - bias, 2 - bias) if largest > 0 else 0  # 2**-exponent is to be a normal number
         exponents[i] = exponent
-        factor = X.dtype.type(ldexp(1.0, -exponent))
+        units[i] = ldexp(1.0, -exponent)
+        factor = X.dtype.type(units[i])
         norm2 = 0.0
         for k in range(row.shape[0]):
             value = row[k] * factor
@@ -57,7 +56,7 @@ def pack_tile(indices, values, counts, exponents, atom_scale, out_indices, out_v
 
     Parameters
     ----------
-    indices, values, counts : (T, capacity), (T, capacity), (T,), as the solvers leave them; the first two are sorted here
+    indices, values, counts : (T, capacity), (T, capacity), (T,), as the solvers leave them; rows are sorted here
     exponents : (T,) int32, of the signals
     atom_scale : (K,) float64, units of each atom's code
     out_indices, out_values : (sum of counts or more,) int32 and the codes' dtype, out
@@ -111,10 +110,16 @@ def start_tile(indptr, indices, codes, exponents, atom_scale, out_indices, out_v
 
 
 @kernel
-def l1_norms(values, counts, out):
-    """Sums of magnitudes of the codes of a tile, in the kernels' units, float64."""
+def certify_tile(values, counts, gaps, norms2, status, tol, rounding, relative, converged):
+    """Relative duality gaps of a tile of lasso codes, none below what rounding allows to claim, and who has converged.
+
+    `rounding` is the relative error of a correlation: the gap is uncertain by that times |x| |w|_1.
+    """
     for i in range(len(counts)):
-        total = 0.0
+        norm1 = 0.0
         for a in range(counts[i]):
-            total += np.abs(float(values[i, a]))
-        out[i] = total
+            norm1 += abs(float(values[i, a]))
+        half = 0.5 * norms2[i] if norms2[i] > 0 else 1.0
+        floor = rounding * sqrt(norms2[i]) * norm1 / half
+        relative[i] = max(gaps[i] / half, floor)
+        converged[i] = status[i] == 0 or relative[i] <= max(tol, floor)
