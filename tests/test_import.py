@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("numba", "llvmlite", "cupy", "dask", "distributed", "matplotlib", "pandas", "polars")
+HEAVY = ("numba", "llvmlite", "cupy", "dask", "distributed", "matplotlib")
 
 
 def fresh(code):
