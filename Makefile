@@ -1,7 +1,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q
+# Byte code is made for what gets imported, at the first import: making it for all of every package takes longer.
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile -q
+export PYTHONDONTWRITEBYTECODE :=
 FLAGS ?=
 
 .DEFAULT_GOAL := help
@@ -12,6 +14,7 @@ help:  ## list the targets
 
 # A stamp for each set of extras: pip runs again only when pyproject.toml has changed.
 $(VENV)/installed-demo: pyproject.toml
+	@echo "installing into $(VENV) ..."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e ".[plot]"
 	touch $@
@@ -41,7 +44,7 @@ format: $(VENV)/installed-test  ## repair style and formatting
 	$(BIN)/ruff format .
 
 demo: $(VENV)/installed-demo  ## learn a dictionary of photographs, encode one, search a penalty, draw a picture
-	$(BIN)/python examples/demo.py
+	$(BIN)/python examples/demo.py $(FLAGS)
 
 bench: $(VENV)/installed-bench  ## measure against other packages (FLAGS names the rows)
 	$(BIN)/python benchmarks/run.py $(FLAGS)

@@ -1,0 +1,66 @@
+"""The scripts of examples/ run as a user runs them: in a process of their own, without a warning."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sparseshare
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not EXAMPLES.is_dir(), reason="an installed package has no examples beside it"),
+]
+
+
+def run(script, *arguments, cwd):
+    """What a script prints."""
+    command = [sys.executable, "-W", "error", EXAMPLES / script, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(Path(sparseshare.__file__).parents[1])}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Where the demo has run, and what it printed."""
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, run("demo.py", cwd=folder)
+
+
+def test_the_demo_draws_one_picture(demo):
+    from matplotlib.image import imread
+
+    folder, _ = demo
+    assert [path.name for path in folder.iterdir()] == ["demo.png"]
+    picture = imread(folder / "demo.png")
+    height, width = picture.shape[:2]
+    assert height > 600 and width > 1000
+    assert picture[..., :3].std() > 0.1  # not a blank page
+
+
+def test_the_demo_prints_its_table(demo):
+    _, printed = demo
+    for what in ("kernels compiled", "256 atoms learned", "image coded", "penalties, in one pass", "digits", "picture"):
+        # What, figure and seconds, in columns.
+        assert re.search(rf"^.{{0,39}}{what}.* {{2,}}\S.* +\d+\.\d$", printed, flags=re.MULTILINE), what
+    assert printed.count("epoch") == 4
+
+
+def test_the_demo_learns_something(demo):
+    _, printed = demo
+    variance = float(re.search(r"explain ([\d.]+)%", printed)[1])
+    pixels, codes = (float(share) for share in re.findall(r"([\d.]+)% right", printed))
+    assert variance > 85
+    assert codes > pixels + 2
+
+
+def test_algorithms_are_compared(tmp_path):
+    rows = run("compare_algorithms.py", "200", cwd=tmp_path).splitlines()
+    assert rows[0] == "| request | time | non-zeros | error |"
+    assert sum(row.startswith("| `algorithm=") for row in rows) == 12
