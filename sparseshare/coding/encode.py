@@ -321,7 +321,7 @@ def sparse_encode(
         Above 0, one line about the codes is printed.
     positive : bool, default=False
         Codes >= 0; not with "lars" and "ols".
-    tol : float, default=1e-6
+    tol : float, default=1e-06
         Relative duality gap of lasso codes: at most this share of ``0.5 * ||x||^2`` above the optimum. float32 cannot
         certify less than about 1e-6. For "iht" the relative fall of the squared residual at which it stops.
     l1_ratio : float, default=1.0

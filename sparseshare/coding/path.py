@@ -48,7 +48,7 @@ def sparse_encode_path(
         As in `sparse_encode`; below 1 each penalty is solved on its own, since its Gram matrix is its own.
     weights : array-like of shape (n_components,), default=None
         Positive factors of the penalties, an atom each.
-    tol : float, default=1e-6
+    tol : float, default=1e-06
         Relative duality gap.
     max_iter : int, default=1000
         Rounds at most, a signal and penalty.

@@ -28,7 +28,8 @@ def problem(unequal=False, n_targets=3, seed=0):
 def test_the_same_results(unequal, n_targets, options, path):
     X, y = problem(unequal, n_targets)
     y = y[:, 0] if n_targets == 1 else y
-    if path and n_targets > 1 and "tol" in options:  # target by target: scikit-learn has no room for all, once one takes more steps
+    if path and n_targets > 1 and "tol" in options:
+        # target by target: scikit-learn fails where one takes more steps than another
         paths = [linear_model.orthogonal_mp(X, target, return_path=True, **options) for target in y.T]
         last = max(each.shape[1] for each in paths)
         paths = [np.pad(each, ((0, 0), (0, last - each.shape[1])), mode="edge") for each in paths]

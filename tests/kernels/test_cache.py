@@ -14,12 +14,12 @@ pytestmark = pytest.mark.slow
 
 USE = """
 import numpy as np
-from sparseshare.kernels.cpu.signals import l1_norms
+from sparseshare.kernels.cpu.signals import spread_tile
 
-out = np.empty(2)
-l1_norms(np.array([[1.0, -2.0], [3.0, 4.0]]), np.array([2, 1], np.int32), out)
-assert out.tolist() == [3.0, 3.0]
-hits, misses = (sum(counter.values()) for counter in (l1_norms.stats.cache_hits, l1_norms.stats.cache_misses))
+one, out = np.ones(1, np.int32), np.zeros((1, 3))
+spread_tile(np.array([[2, 0]], np.int32), np.array([[1.5, 7.0]]), one, one, np.full(3, 2.0), out)
+assert out.tolist() == [[0.0, 0.0, 6.0]]
+hits, misses = (sum(counter.values()) for counter in (spread_tile.stats.cache_hits, spread_tile.stats.cache_misses))
 print(hits, misses)
 """
 
@@ -54,7 +54,7 @@ def copy(tmp_path):
 def test_a_kernel_compiles_once(copy):
     assert use(copy) == (0, 1)
     assert use(copy) == (1, 0)
-    assert list((copy / "sparseshare" / "kernels" / "cpu" / "__pycache__").glob("signals.l1_norms*.nbc"))
+    assert list((copy / "sparseshare" / "kernels" / "cpu" / "__pycache__").glob("signals.spread_tile*.nbc"))
 
 
 def test_a_folder_can_be_named_and_shared_by_processes_that_start_at_once(copy, tmp_path):
