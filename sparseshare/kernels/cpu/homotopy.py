@@ -137,9 +137,8 @@ def path_tile(Q, norms2, G, alphas, tol, max_iter, positive, indices, values, co
     indices, values, counts : (T, P, capacity) int32, (T, P, capacity), (T, P) int32, out: the codes. The capacity must
         be the rank of D or more
     gaps : (T, P) float64, out: the duality gaps
-    iterations : (T, P) int32, out: events so far
-    status : (T, P) int8, out: 0, or what `lasso_tile` says where it was needed: there, and where rounding left a gap
-        above tol
+    iterations, status : (T, P) int32 and int8, out: events so far and 0, or what `lasso_tile` says where it was needed:
+        there, and where rounding left a gap above tol
     """
     n_signals, n_penalties, limit = indices.shape
     path = _scratch(Q, limit)
@@ -148,9 +147,16 @@ def path_tile(Q, norms2, G, alphas, tol, max_iter, positive, indices, values, co
         largest, j = _begin(path, q, positive)
         c, following, fall, goal = largest, largest, largest - largest, 0.5 * tol * norm2
         p, m, steps, gone, event = 0, np.int64(0), 0, np.int64(-1), _JOINS
-        while True:
+        while p < n_penalties and alphas[i, p] >= largest:
+            counts[i, p], gaps[i, p], iterations[i, p], status[i, p] = 0, 0.0, 0, 0
+            p += 1
+        while p < n_penalties:
+            m, gone, fall = _advance(path, q, G, m, limit, c, following, event, j, largest, steps, positive)
+            c = following
+            event, j, following = _next_event(path, G, m, c, fall, gone, m < limit, True, positive)
+            steps += 1
             while p < n_penalties and (alphas[i, p] >= following or steps == max_iter):
-                end = alphas[i, p] if steps == 0 else max(alphas[i, p], following)
+                end = max(alphas[i, p], following)
                 gaps[i, p], done = _look_ahead(path, q, G, m, c, end, norm2, largest, goal, True, positive)
                 counts[i, p] = _write(path, m, indices[i, p], values[i, p])
                 iterations[i, p], status[i, p] = steps, 0
@@ -162,12 +168,6 @@ def path_tile(Q, norms2, G, alphas, tol, max_iter, positive, indices, values, co
                         status[i, here],
                     )  # fmt: skip
                 p += 1
-            if p == n_penalties:
-                break
-            m, gone, fall = _advance(path, q, G, m, limit, c, following, event, j, largest, steps, positive)
-            c = following
-            event, j, following = _next_event(path, G, m, c, fall, gone, m < limit, True, positive)
-            steps += 1
 
 
 @inline
