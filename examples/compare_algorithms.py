@@ -39,28 +39,30 @@ def signals_and_dictionary(n_signals):
     return X[30_000:], learner.fit(X[:30_000]).components_
 
 
-def measure(X, dictionary, request):
-    """Microseconds, non-zeros and squared error, a signal each."""
-    sparse_encode(X[:64], dictionary, **request)  # compiles
-    times = []
-    while len(times) < 2 or (len(times) < 20 and sum(times) < 2):
-        start = time.process_time()
-        codes = sparse_encode(X, dictionary, n_jobs=1, sparse_output=True, **request)
-        times.append(time.process_time() - start)
-    error = np.mean(np.sum((X - codes @ dictionary) ** 2, axis=1))
-    return 1e6 * min(times) / len(X), codes.nnz / len(X), error
+def measure(X, dictionary, rounds=6):
+    """Microseconds, non-zeros and squared error, a signal each, for every request."""
+    times, results = np.full(len(REQUESTS), np.inf), []
+    for request in REQUESTS:
+        sparse_encode(X[:64], dictionary, **request)  # compiles
+        codes = sparse_encode(X, dictionary, sparse_output=True, **request)
+        error = np.mean(np.sum((X - codes @ dictionary) ** 2, axis=1))
+        results.append((codes.nnz / len(X), error))
+    for _ in range(rounds):  # in turns, so that a slow moment of the machine does not fall on one algorithm
+        for number, request in enumerate(REQUESTS):
+            start = time.process_time()
+            sparse_encode(X, dictionary, n_jobs=1, sparse_output=True, **request)
+            times[number] = min(times[number], time.process_time() - start)
+    return [(1e6 * seconds / len(X), *result) for seconds, result in zip(times, results, strict=True)]
 
 
 def main(n_signals):
     X, dictionary = signals_and_dictionary(n_signals)
+    rows = measure(X, dictionary)
     print("| request | time | non-zeros | error |\n|---|---|---|---|")
-    first = None
-    for request in REQUESTS:
-        microseconds, count, error = measure(X, dictionary, request)
-        first = microseconds if first is None else first
+    for request, (microseconds, count, error) in zip(REQUESTS, rows, strict=True):
         name = ", ".join(f"{key}={value!r}" for key, value in request.items() if key != "max_iter")
-        print(f"| `{name}` | {microseconds / first:.2g} | {count:.1f} | {error:.3g} |", flush=True)
-    print(f"\nTime 1 is {first:.1f} microseconds a signal. Errors are squared, a signal of norm 1.")
+        print(f"| `{name}` | {microseconds / rows[0][0]:.2g} | {count:.1f} | {error:.3g} |")
+    print(f"\nTime 1 is {rows[0][0]:.1f} microseconds a signal. Errors are squared, a signal of norm 1.")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from .problem import Problem
 from .pursuit import solve_ols, solve_omp
 from .tiles import RowsInOrder, Tile, rows_a_tile, run_in_threads, thread_count, tile_run
 
+_MANY = 20  # penalties, from which following the path event by event is cheaper than a start at each of them
+
 
 def sparse_encode_path(
     X,
@@ -30,8 +32,8 @@ def sparse_encode_path(
 ):
     """Sparse codes of signals at every penalty of a list, or for every number of non-zeros.
 
-    Each code of the lasso starts from the one at the next larger penalty, with its active set and factor kept; a
-    pursuit of the largest count passes all smaller ones on its way. So a path costs little more than its last entry.
+    Each code of the lasso starts from the one at the next larger penalty, with its active set and factor kept (beyond 20
+    penalties the path is followed by homotopy); a pursuit of the largest count passes all smaller ones on its way. So a path costs little more than its last entry.
 
     Parameters
     ----------
@@ -139,7 +141,10 @@ def _lasso_path(X, problems, n_jobs):
 
     def solve(tile, path):
         alphas = np.stack([problem.penalties(tile.rows, tile.units) for problem in problems], axis=1)
-        kernels_for("cpu", "active_set").lasso_path_tile(
+        solve_path = kernels_for("cpu", "active_set").lasso_path_tile
+        if len(problems) > _MANY:
+            solve_path = kernels_for("cpu", "homotopy").path_tile
+        solve_path(
             tile.correlations, tile.norms2, first.gram, alphas, tol, first.max_iter, first.positive, path.indices,
             path.values, path.counts, path.gaps, path.iterations, path.status,
         )  # fmt: skip

@@ -4,6 +4,8 @@ Feature-sign search (Lee, Battle, Raina, Ng 2006, algorithm 1) with up to four a
 factor of `factor.py`, one `sweep` a round, and an exchange of atoms where a new one depends on those in use.
 """
 
+from math import sqrt
+
 import numpy as np
 
 from .duality import duality_gap
@@ -13,6 +15,8 @@ from .vectors import SLOTS, lanes_above, lowest_bit, sweep
 
 _ROUND = 4  # atoms a round at most: more bring in atoms that have to leave again
 _REACH = 0.3  # a violator enters beside the largest one if it exceeds the penalty by this share of what that one does
+_FRAGILE = 30  # 1 over an atom's distance from the span of those in use, from which rounding has to be watched
+_DIVERGED = 3  # status
 _COHERENCE = 0.5  # and if its inner product with those that just entered stays below this share of its squared norm
 
 
@@ -84,42 +88,64 @@ def _solve_signal(
             lower, upper, idx, coef, sign, column, projection, expansion, position,
         )  # fmt: skip
     for p in range(len(penalties)):
-        m, top, outcome, rounds = _solve_penalty(
-            q, G, penalties[p], 0.25 * tol * norm2, max_iter, positive, m, indices.shape[1],
+        row, code = indices[p], values[p]
+        m, kept, top, outcome, rounds = _solve_penalty(
+            q, norm2, G, penalties[p], tol, max_iter, positive, m, row, code,
             lower, upper, g, idx, coef, sign, rhs, step, column, projection, expansion, position, top_value, top_atom,
         )  # fmt: skip
-        gaps[p] = duality_gap(q, g, idx, coef, m, norm2, penalties[p], top)
-        counts[p], iterations[p], status[p] = m, max(rounds, 1), outcome
-        row, code = indices[p], values[p]
-        for a in range(m):
-            row[a], code[a] = idx[a], coef[a]
+        iterations[p], status[p] = max(rounds, 1), outcome
+        if outcome < _DIVERGED:
+            counts[p] = _keep(idx, coef, m, row, code)
+            gaps[p] = duality_gap(q, g, idx, coef, m, norm2, penalties[p], top)
+        else:
+            counts[p], status[p] = kept, 2
+            for a in range(m):
+                position[idx[a]] = -1
+            top = _correlate(q, G, row, code, kept, positive, g, top_value, top_atom)
+            gaps[p] = duality_gap(q, g, row, code, kept, norm2, penalties[p], top)
+            m = _start(
+                G, positive, row, code, kept,
+                lower, upper, idx, coef, sign, column, projection, expansion, position,
+            )  # fmt: skip
     for a in range(m):
         position[idx[a]] = -1
 
 
 @part
 def _solve_penalty(
-    q, G, penalty, slack, max_iter, positive, m, limit,
+    q, norm2, G, penalty, tol, max_iter, positive, m, row, code,
     lower, upper, g, idx, coef, sign, rhs, step, column, projection, expansion, position, top_value, top_atom,
 ):  # fmt: skip
-    """Rounds until the optimality conditions hold to slack / |w|_1 or to rounding, from m atoms in use.
+    """Rounds until the gap is within tol or the optimality conditions hold to rounding, from m atoms in use.
 
-    Returns the number of atoms, the largest score less its rounding error, the status and the rounds.
+    Returns the number of atoms, how many of `row` and `code` were kept, the largest score, the status and the rounds.
+    Every round lowers the objective, unless the factor has lost its accuracy to nearly dependent atoms. From the first
+    of those on each code is kept and the next one compared with it: status 3 says that the kept one is the better.
     """
     zero = q.dtype.type(0)
     rounding = q.dtype.type(1e-6) if q.itemsize == 4 else q.dtype.type(1.8e-15)
-    refine, refinements, rounds, outcome, scale = m > 0, 0, 0, -1, penalty
+    floor = rounding * max(penalty, q.dtype.type(0.5 * sqrt(norm2)))
+    widest = penalty * q.dtype.type(sqrt(0.5 * tol))  # beyond it the gap's first term alone exceeds tol
+    if penalty == 0:
+        widest = q.dtype.type(np.inf)
+    refine, refinements, rounds, outcome = m > 0, 0, 0, -1
+    fragile, kept, lowest = False, np.int64(0), 0.5 * norm2
     while True:
         j = sweep(q, G, idx, coef, m, None, positive, g, top_value, top_atom)
         top = g[j] if positive else abs(g[j])
-        scale = max(scale, top)
+        if fragile:
+            objective = _objective(q, g, idx, coef, m, norm2, penalty)
+            if not objective <= lowest + 5e-4 * norm2:  # true for NaN
+                return m, kept, top, _DIVERGED, rounds
+            lowest = min(lowest, objective)
+            kept = _keep(idx, coef, m, row, code)
         norm1, kappa = zero, zero
         for a in range(m):
             norm1 += abs(coef[a])
             kappa = max(kappa, abs(g[idx[a]] - penalty * sign[a]))
-        delta = rounding * scale
+        delta = floor
         if norm1 > 0:
-            delta = max(delta, q.dtype.type(slack) / norm1)
+            delta = max(delta, min(q.dtype.type(0.25 * tol * norm2) / norm1, widest))
         if rounds == max_iter:
             outcome = 1
         elif not refine and (top <= penalty + delta or position[j] >= 0):
@@ -127,8 +153,8 @@ def _solve_penalty(
             refine = (top > penalty + delta or kappa > delta) and refinements < 3
             if not refine:
                 outcome = 0 if top <= penalty + delta else 2
-        if outcome >= 0:
-            return m, max(top - rounding * scale, zero), outcome, rounds
+        if outcome >= 0:  # without a penalty a correlation is only ever zero to rounding
+            return m, kept, max(top - floor, zero) if penalty == 0 else top, outcome, rounds
         rounds += 1
         first = m
         if refine:
@@ -140,27 +166,30 @@ def _solve_penalty(
         else:
             threshold = penalty + max(delta, q.dtype.type(_REACH) * (top - penalty))
             grown, exchanged = _enter(
-                j, threshold, G, penalty, m, limit,
+                j, threshold, G, penalty, m, row, code,
                 lower, upper, g, idx, coef, sign, rhs, column, projection, expansion, position, top_value, top_atom,
             )  # fmt: skip
             if exchanged:  # the residual is the old one but for rounding, the conditions of all atoms are new
-                m, refine = grown, True
+                fragile, kept, m, refine = True, m, grown, True
                 refinements -= 1
                 continue
             if grown == m:
-                return m, max(top - rounding * scale, zero), 2, rounds
+                return m, kept, top, 2, rounds
+            for a in range(m, grown):
+                if lower[a, a] > _FRAGILE and not fragile:
+                    fragile, kept = True, _keep(idx, coef, m, row, code)
             m = grown
         m = _descend(first, m, idx, coef, sign, rhs, step, column, position, lower, upper)
 
 
 @part
 def _enter(
-    j, threshold, G, penalty, m, limit,
+    j, threshold, G, penalty, m, row, code,
     lower, upper, g, idx, coef, sign, rhs, column, projection, expansion, position, top_value, top_atom,
 ):  # fmt: skip
     """Let atom j in, and up to three that violate almost as much, or exchange j for one in use.
 
-    Returns the number of atoms in use, and whether there was an exchange.
+    Returns the number of atoms in use, and whether there was an exchange; the code before that is kept.
     """
     zero, one = g.dtype.type(0), g.dtype.type(1)
     dependent = g.dtype.type(1e-6) if g.itemsize == 4 else g.dtype.type(1e-10)
@@ -171,11 +200,12 @@ def _enter(
     while True:
         s = one if g[j] > 0 else -one
         pivot2 = G[j, j] - project_atom(G[j], idx, m, upper, column, projection)
-        if pivot2 > (least if exchanged else dependent) * G[j, j] and m < limit:
+        if pivot2 > (least if exchanged else dependent) * G[j, j] and m < len(row):
             append_atom(projection, pivot2, m, lower, upper, expansion)
             idx[m], sign[m], coef[m], rhs[m], position[j] = j, s, value, g[j] - penalty * s, m
             m += 1
         elif m == before and not exchanged:
+            _keep(idx, coef, m, row, code)
             drop, value = _exchange(s, m, projection, lower, expansion, coef, sign)
             if drop < 0:
                 return m, False
@@ -187,6 +217,30 @@ def _enter(
         j, bits = _next_violator(bits, top_value, top_atom, G, idx, before, m, position)
         if j < 0:
             return m, False
+
+
+@part
+def _keep(idx, coef, m, row, code):
+    for a in range(m):
+        row[a], code[a] = idx[a], coef[a]
+    return m
+
+
+@part
+def _objective(q, g, idx, coef, m, norm2, penalty):
+    residual2, norm1 = norm2, 0.0
+    for a in range(m):
+        w = float(coef[a])
+        residual2 -= w * (float(q[idx[a]]) + float(g[idx[a]]))
+        norm1 += abs(w)
+    return 0.5 * residual2 + float(penalty) * norm1
+
+
+@rare
+def _correlate(q, G, idx, coef, m, positive, g, top_value, top_atom):
+    """The correlations of all atoms with the residual of a code, and the largest score."""
+    j = sweep(q, G, idx, coef, m, None, positive, g, top_value, top_atom)
+    return g[j] if positive else abs(g[j])
 
 
 @rare

@@ -44,14 +44,22 @@ def _stamped(function):
     return stamped
 
 
+def _cached(function, **options):
+    function = _stamped(function)
+    try:
+        return njit(nogil=True, cache=True, error_model="numpy", **options)(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written: compile in every process
+        return njit(nogil=True, error_model="numpy", **options)(function)
+
+
 def kernel(function):
     """Compile at first use, cache on disk, release the GIL: what Python calls."""
-    return njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)(_stamped(function))
+    return _cached(function, fastmath=FASTMATH)
 
 
 def exact(function):
     """As `kernel`, but with every operation as written: for checks of finiteness and for sums whose order counts."""
-    return njit(nogil=True, cache=True, error_model="numpy")(_stamped(function))
+    return _cached(function)
 
 
 def inline(function):
