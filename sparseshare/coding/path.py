@@ -32,8 +32,9 @@ def sparse_encode_path(
 ):
     """Sparse codes of signals at every penalty of a list, or for every number of non-zeros.
 
-    Each code of the lasso starts from the one at the next larger penalty, with its active set and factor kept (beyond 20
-    penalties the path is followed by homotopy); a pursuit of the largest count passes all smaller ones on its way. So a path costs little more than its last entry.
+    Each code of the lasso starts from the one at the next larger penalty, with its active set and factor kept (beyond
+    20 penalties the path is followed by homotopy); a pursuit of the largest count passes all smaller ones on its way.
+    So a path costs little more than its last entry.
 
     Parameters
     ----------
