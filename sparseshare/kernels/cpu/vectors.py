@@ -71,14 +71,17 @@ class _Pass:
         return self.builder.select(positive, value, self.call("fabs", value))
 
     def largest(self):
-        """Registers for the largest score of each lane and its atom, a set a group."""
+        """Registers for the largest score of each lane and its atom, a set for each vector of a block.
+
+        With one set the comparisons would wait for each other: a chain as long as the pass.
+        """
         none = self.constant(-1.0)
         return [
             (
                 cgutils.alloca_once_value(self.builder, none),
                 cgutils.alloca_once_value(self.builder, ir.Constant(self.words, [0] * self.lanes)),
             )
-            for _ in range(self.groups)
+            for _ in range(_PARTS)
         ]
 
     def atoms(self, start):
@@ -106,27 +109,33 @@ class _Pass:
         tie = builder.and_(builder.fcmp_ordered("==", value, than), builder.icmp_signed("<", atom, than_atom))
         return builder.or_(builder.fcmp_ordered(">", value, than), tie)
 
+    def larger(self, value, atom, than, than_atom):
+        """The larger of two vectors of scores, lane by lane, with its atoms; the other may be None."""
+        if than is None:
+            return value, atom
+        first = self.better(value, atom, than, than_atom)
+        return self.builder.select(first, value, than), self.builder.select(first, atom, than_atom)
+
     def report(self, largest, top_value, top_atom):
         """Store the lane maxima and return the atom of the largest of all."""
         builder = self.builder
         best = None
-        for group, (value_at, atom_at) in enumerate(largest):
-            value, atom = builder.load(value_at), builder.load(atom_at)
+        for group in range(self.groups):
+            value, atom = None, None
+            for value_at, atom_at in largest[group :: self.groups]:
+                value, atom = self.larger(builder.load(value_at), builder.load(atom_at), value, atom)
             offset = self.size(group * self.lanes)
             self.store(value, top_value.data, offset)
             narrow = ir.VectorType(_I32, self.lanes)
             self.store(builder.trunc(atom, narrow) if self.word != _I32 else atom, top_atom.data, offset)
-            if best is not None:
-                second = self.better(value, atom, *best)
-                value, atom = builder.select(second, value, best[0]), builder.select(second, atom, best[1])
-            best = value, atom
+            best = self.larger(value, atom, *(best or (None, None)))
         _, atom = self.fold(*best)
         return builder.sext(atom, _I64) if self.word != _I64 else atom
 
     def keep(self, largest, part, value, start):
         """Let the scores of one vector enter its lanes' maxima."""
         builder = self.builder
-        value_at, atom_at = largest[part % self.groups]
+        value_at, atom_at = largest[part]
         old, atoms = builder.load(value_at), builder.load(atom_at)
         larger = builder.fcmp_ordered(">", value, old)
         builder.store(builder.select(larger, value, old), value_at)
@@ -228,7 +237,7 @@ def least_squares_sweep(typingctx, row, basis, coef, m, inverse, y, least, g, b,
         v, offsets_of, arrays = _orthogonal(context, builder, sig, args)
         g_, b_, top_value_, top_atom_ = (v.array(sig.args[i], args[i]) for i in (7, 8, 9, 10))
         largest = v.largest()
-        divisors = [cgutils.alloca_once_value(builder, v.constant(1.0)) for _ in range(v.groups)]
+        divisors = [cgutils.alloca_once_value(builder, v.constant(1.0)) for _ in range(_PARTS)]
         y, least = v.splat(builder.fneg(args[5])), v.splat(args[6])
         with v.blocks(arrays["n"]) as block:
             offsets, new = offsets_of(block.index)
@@ -241,8 +250,8 @@ def least_squares_sweep(typingctx, row, basis, coef, m, inverse, y, least, g, b,
                 gain = builder.select(free, builder.fmul(value, value), v.constant(0.0))
                 norm = builder.select(free, norm, v.constant(1.0))
                 # gain / norm compared cross-multiplied: a vector division costs more than the whole rest of the step
-                value_at, atom_at = largest[i % v.groups]
-                divisor_at = divisors[i % v.groups]
+                value_at, atom_at = largest[i]
+                divisor_at = divisors[i]
                 old, divisor = builder.load(value_at), builder.load(divisor_at)
                 larger = builder.fcmp_ordered(">", builder.fmul(gain, divisor), builder.fmul(old, norm))
                 builder.store(builder.select(larger, gain, old), value_at)
