@@ -318,11 +318,6 @@ class Problem:
         return self._unit
 
     @property
-    def selection_weight(self):
-        """Atoms are compared by their normalised correlation: the kernels see unit atoms, so nothing is left to do."""
-        return None
-
-    @property
     def capacity(self):
         """The largest number of non-zeros that a code can have."""
         if self.form.pursuit or self.algorithm == "lars":

@@ -17,7 +17,7 @@ def solve_omp(problem, tile, tol, stops=_NO_STOPS, path_values=None):
         )  # fmt: skip
         return
     kernels_for("cpu", "pursuit").omp_tile(
-        tile.correlations, tile.norms2, problem.gram, counts, errors, problem.selection_weight, stops, tile.indices,
+        tile.correlations, tile.norms2, problem.gram, counts, errors, None, stops, tile.indices,
         tile.values, tile.counts, tile.gaps, tile.status, _path(tile, path_values),
     )  # fmt: skip
     tile.iterations[:] = tile.counts
