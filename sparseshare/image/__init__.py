@@ -1,0 +1,5 @@
+"""Images: patches and back, whitening, sparse features, restoration."""
+
+from .patches import PatchGrid
+
+__all__ = ["PatchGrid"]

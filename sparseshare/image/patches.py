@@ -1,0 +1,229 @@
+"""Patches of signals, images and volumes: where they lie, their entries as rows, and the way back."""
+
+from math import prod
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from sparseshare.coding.tiles import run_in_threads, thread_count
+from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.validation import check_number, compute_dtype
+
+_ROWS = 4096  # patches that a thread copies at a time
+
+
+class PatchGrid:
+    """Where the patches of an image lie.
+
+    Patches start at the multiples of `stride` that leave room for a whole patch. They are numbered along the last axis
+    first; the entries of a patch are ordered likewise, channels last.
+
+    Parameters
+    ----------
+    shape : tuple of 1 to 3 ints
+        Spatial shape: ``(time,)``, ``(height, width)`` or ``(depth, height, width)``.
+    patch_shape : int or tuple of ints
+        Of as many numbers as `shape`; an int is meant for every axis.
+    stride : int or tuple of ints, default=1
+        Steps from patch to patch.
+    n_channels : int or None, default=None
+        Channels of the image, its last axis; None: it has no such axis.
+
+    Attributes
+    ----------
+    grid_shape : tuple of ints
+        Patches along each axis.
+    n_patches, n_features : int
+        Patches in all, and entries of one.
+
+    Raises
+    ------
+    ValueError
+        If a patch does not fit, or the tuples have different lengths.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare.image import PatchGrid
+    >>> grid = PatchGrid((3, 4), patch_shape=2)
+    >>> grid.grid_shape
+    (2, 3)
+    >>> image = np.arange(12.0).reshape(3, 4)
+    >>> grid.extract(image)[0]
+    array([0., 1., 4., 5.])
+    >>> np.array_equal(grid.overlap_add(grid.extract(image)), image)
+    True
+    """
+
+    def __init__(self, shape, patch_shape, stride=1, n_channels=None):
+        self.shape = tuple(int(check_number("shape", length, 1, integer=True)) for length in shape)
+        if not 1 <= len(self.shape) <= 3:
+            raise ValueError(f"shape must have 1 to 3 axes (signal, image, volume), got {shape}")
+        self.patch_shape = axes("patch_shape", patch_shape, len(self.shape))
+        self.stride = axes("stride", stride, len(self.shape))
+        self.n_channels = check_number("n_channels", n_channels, 1, integer=True, allow_none=True)
+        if any(size > length for size, length in zip(self.patch_shape, self.shape, strict=True)):
+            raise ValueError(
+                f"a patch of {self.patch_shape} does not fit into an image of {self.shape}: take smaller patches, or "
+                "leave out images of this size"
+            )
+        self.grid_shape = tuple(
+            (length - size) // step + 1
+            for length, size, step in zip(self.shape, self.patch_shape, self.stride, strict=True)
+        )
+        self.n_patches, self.n_features = prod(self.grid_shape), prod(self.patch_shape) * (n_channels or 1)
+        channels, leading = n_channels or 1, (1,) * (3 - len(self.shape))
+        self._box = (*leading, *self.shape[:-1], self.shape[-1] * channels)
+        self._patch = np.array((*leading, *self.patch_shape[:-1], self.patch_shape[-1] * channels))
+        self._stride = np.array((*leading, *self.stride[:-1], self.stride[-1] * channels))
+        self._grid = np.array((*leading, *self.grid_shape))
+
+    @property
+    def image_shape(self):
+        """Shape of the whole image, channels included."""
+        return self.shape if self.n_channels is None else (*self.shape, self.n_channels)
+
+    def view(self, image):
+        """The patches as a read-only view of shape ``(*grid_shape, *patch_shape[, n_channels])``: nothing is copied."""
+        image = self._check(image)
+        spatial = tuple(range(len(self.shape)))
+        windows = sliding_window_view(image, self.patch_shape, axis=spatial)
+        windows = windows[tuple(slice(None, None, step) for step in self.stride)]
+        return windows if self.n_channels is None else np.moveaxis(windows, len(self.shape), -1)
+
+    def extract(self, image, first=0, last=None, *, out=None, n_jobs=None):
+        """Patches `first` to `last` (excluded; None: all) as rows.
+
+        Parameters
+        ----------
+        image : ndarray of shape `image_shape`
+            float32 stays float32, all else becomes float64.
+        first, last : int
+        out : ndarray of shape (last - first, n_features), default=None
+            Where to write.
+        n_jobs : int or None, default=None
+            Threads; None means all.
+
+        Returns
+        -------
+        ndarray of shape (last - first, n_features)
+        """
+        image = self._check(image)
+        image = np.ascontiguousarray(image, dtype=compute_dtype(image))
+        last = self.n_patches if last is None else last
+        rows = np.empty((last - first, self.n_features), image.dtype) if out is None else out
+        take, box = kernels_for("cpu", "patches").take_patches, image.reshape(self._box)
+
+        def work(number, _):
+            start = number * _ROWS
+            part = rows[start : start + _ROWS]
+            take(box, first + start, self._patch, self._stride, self._grid, part)
+
+        run_in_threads(work, -(-len(rows) // _ROWS), thread_count(n_jobs))
+        return rows
+
+    def add(self, rows, total, first=0, *, n_jobs=None):
+        """Add rows to `total` where patches `first`, `first` + 1, ... lie.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n, n_features)
+        total : ndarray of shape `image_shape`, C-contiguous
+            In and out.
+        first : int, default=0
+        n_jobs : int or None, default=None
+            Threads; None means all. Each owns a part of `total`, so the sums do not depend on how many there are.
+        """
+        add, box = kernels_for("cpu", "patches").add_patches, total.reshape(self._box)
+        rows = np.ascontiguousarray(rows)
+        axis = 3 - len(self.shape)
+        n_threads = min(thread_count(n_jobs), 1 + rows.size // 2**16, box.shape[axis])
+        edges = np.linspace(0, box.shape[axis], n_threads + 1).astype(np.int64)
+
+        def work(number, _):
+            low, high = np.zeros(3, np.int64), np.array(box.shape)
+            low[axis], high[axis] = edges[number], edges[number + 1]
+            add(rows, first, self._patch, self._stride, self._grid, low, high, box)
+
+        run_in_threads(work, n_threads, n_threads)
+
+    def coverage(self):
+        """How many patches cover each place of the image.
+
+        Returns
+        -------
+        ndarray of int64 of shape `shape`
+        """
+        counts = np.ones((), np.int64)
+        for length, size, step in zip(self.shape, self.patch_shape, self.stride, strict=True):
+            along = np.zeros(length, np.int64)
+            for start in range(0, length - size + 1, step):
+                along[start : start + size] += 1
+            counts = counts[..., None] * along
+        return counts
+
+    def overlap_add(self, rows, *, average=True, n_jobs=None):
+        """The image that patches make: where they overlap, their mean or their sum.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_patches, n_features)
+        average : bool, default=True
+            Divide by `coverage`; places that no patch covers stay 0.
+        n_jobs : int or None, default=None
+
+        Returns
+        -------
+        ndarray of shape `image_shape`
+        """
+        rows = np.asarray(rows)
+        if rows.shape != (self.n_patches, self.n_features):
+            raise ValueError(
+                f"rows must have shape {(self.n_patches, self.n_features)} for a grid of {self.grid_shape} patches, "
+                f"got {rows.shape}"
+            )
+        dtype = compute_dtype(rows)
+        rows = rows.astype(dtype, copy=False)
+        total = np.zeros(self.image_shape)
+        self.add(rows, total, n_jobs=n_jobs)
+        if average:
+            counts = np.maximum(self.coverage(), 1)
+            counts = counts if self.n_channels is None else counts[..., None]
+            total /= counts
+            if dtype == np.float64:
+                total += self._left(rows, total, n_jobs) / counts
+        return total.astype(dtype, copy=False)
+
+    def _left(self, rows, mean, n_jobs):
+        """Sums of what patches differ from their mean: rounding, which float32 numbers do not have in float64 sums."""
+        left = np.zeros(self.image_shape)
+        for first in range(0, len(rows), 16 * _ROWS):
+            part = rows[first : first + 16 * _ROWS]
+            self.add(part - self.extract(mean, first, first + len(part), n_jobs=n_jobs), left, first, n_jobs=n_jobs)
+        return left
+
+    def _check(self, image):
+        image = np.asarray(image)
+        if image.shape != self.image_shape:
+            raise ValueError(f"this grid is for images of shape {self.image_shape}, got one of {image.shape}")
+        return image
+
+
+def axes(name, value, n_axes):
+    """One positive int for each axis.
+
+    Parameters
+    ----------
+    name : str
+        Parameter, as the user typed it.
+    value : int or sequence of ints
+    n_axes : int
+
+    Returns
+    -------
+    tuple of ints
+    """
+    numbers = (value,) * n_axes if np.ndim(value) == 0 else tuple(value)
+    if len(numbers) != n_axes:
+        raise ValueError(f"The {name!r} parameter must be one int or {n_axes} of them, got {value!r}")
+    return tuple(check_number(name, number, 1, integer=True) for number in numbers)
