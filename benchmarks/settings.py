@@ -1,6 +1,7 @@
 """How large and how often: what the command line sets for all rows."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from contest import Contestant
 
@@ -16,11 +17,14 @@ class Settings:
     threads : int
     peers_python : str or None
         Interpreter that has the peers installed; None takes this one.
+    data : Path or None
+        Folder of real data, see `data.py`.
     """
 
     quick: bool = False
     threads: int = 2
     peers_python: str | None = None
+    data: Path | None = None
 
     @property
     def repeats(self):

@@ -14,7 +14,7 @@ NAMES = {"ours": "sparseshare", "spams": "SPAMS", "lars": "scikit-learn, default
 TARGETS = {"spams": 3, "lars": 100}
 
 
-def learning(settings, n_signals=100_000, max_seconds=900):
+def learning(settings, n_signals=100_000, max_seconds=300):
     """Everybody learns from the same patches and begins with the same atoms; one judge codes held-out patches.
 
     scikit-learn takes minutes: it runs once, for two passes at most and no longer than `max_seconds`.
