@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from reference import bounded_error_gap, bounded_norm_gap, lars, lasso_objective, relative_gap, rows, threshold
 from sparseshare import sparse_encode
 from sparseshare.coding import Problem, encode
+from sparseshare.datasets import photo_patches
 
 
 def settings_of(algorithm, dtype):
@@ -290,3 +291,16 @@ def test_a_problem_can_be_used_again_with_a_mask():
         again, fresh = (encode(X, one, mask=missing).values for one in (used, Problem(D, **options)))
         assert issparse(again)
         np.testing.assert_array_equal(again.toarray(), fresh.toarray())
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.1])
+def test_fista_in_float32_knows_where_its_float_ends(alpha):
+    """No warning on real patches at the default tolerance (warnings are errors here), and the optimum is reached."""
+    X = photo_patches(1500, random_state=0, dtype=np.float32)
+    dictionary = photo_patches(256, random_state=1, dtype=np.float32)
+
+    def objectives(algorithm):
+        codes = sparse_encode(X, dictionary, algorithm=algorithm, alpha=alpha, max_iter=5000).astype(np.float64)
+        return 0.5 * np.sum((X - codes @ dictionary) ** 2, axis=1) + alpha * np.abs(codes).sum(axis=1)
+
+    assert np.max(objectives("fista") - objectives("lasso_lars")) < 2e-5

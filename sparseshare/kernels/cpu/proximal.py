@@ -102,7 +102,7 @@ def _proximal_gradient(
     for i in range(n_signals):
         q, penalty = Q[i], alpha[i]
         largest = abs(q[sweep(q, G, idx, coef, 0, None, False, g, top_value, top_atom)])
-        floor = rounding_level(Q) * max(largest, penalty)
+        floor = 3 * rounding_level(Q) * max(largest, penalty)  # of the correlations, and of the iterates
         for k in range(n_atoms):
             w[k] = 0
         for a in range(counts[i]):
