@@ -14,6 +14,9 @@ from .jit import kernel, part
 from .thresholding import nonzeros, soft_threshold
 from .vectors import SLOTS, sweep
 
+_IDLE = 200  # iterations without a smaller gap after which, if the optimality conditions are broken by no more than
+_NEAR = 3  # times the rounding of a correlation, the iterates only move within their own rounding
+
 
 @kernel
 def ista_tile(Q, norms2, G, alpha, step, tol, max_iter, positive, indices, values, counts, gaps, iterations, status):
@@ -102,7 +105,7 @@ def _proximal_gradient(
     for i in range(n_signals):
         q, penalty = Q[i], alpha[i]
         largest = abs(q[sweep(q, G, idx, coef, 0, None, False, g, top_value, top_atom)])
-        floor = 3 * rounding_level(Q) * max(largest, penalty)  # of the correlations, and of the iterates
+        floor = rounding_level(Q) * max(largest, penalty)
         for k in range(n_atoms):
             w[k] = 0
         for a in range(counts[i]):
@@ -111,13 +114,17 @@ def _proximal_gradient(
         m = nonzeros(w, idx, coef)
         j = sweep(q, G, idx, coef, m, None, positive, g, top_value, top_atom)
         target, outcome, rounds, t = tol * 0.5 * norms2[i], 1, 0, 1.0
+        lowest, lowest_at = np.inf, 0
         momentum = Q.dtype.type(0)
         for k in range(n_atoms):
             old_w[k], old_g[k] = w[k], g[k]
         while True:
             top = g[j] if positive else abs(g[j])
             gap = duality_gap(q, g, idx, coef, m, norms2[i], penalty, top)
-            if gap <= target or violation(g, idx, coef, m, penalty, top) <= floor:
+            if gap < lowest:
+                lowest, lowest_at = gap, rounds
+            breach = violation(g, idx, coef, m, penalty, top)
+            if gap <= target or breach <= floor or (breach <= _NEAR * floor and rounds - lowest_at >= _IDLE):
                 outcome = 0
                 break
             if rounds >= max_iter:
