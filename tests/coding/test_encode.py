@@ -302,7 +302,7 @@ def test_fista_in_float32_knows_where_its_float_ends(alpha):
 
     def objectives(algorithm):
         codes, info = sparse_encode(X, dictionary, algorithm=algorithm, alpha=alpha, max_iter=5000, return_info=True)
-        assert np.mean(info["converged"]) > 0.998
+        assert np.mean(info["converged"]) > 0.995
         codes = codes.astype(np.float64)
         return 0.5 * np.sum((X - codes @ dictionary) ** 2, axis=1) + alpha * np.abs(codes).sum(axis=1)
 
