@@ -1,0 +1,287 @@
+"""ActivationsDisplay: codes as an image, how much atoms are used, and where they are found in an image."""
+
+import numpy as np
+
+from sparseshare.validation import check_number
+
+from .codes import atoms_of, check_codes, codes_of, use_of
+from .reconstruction import natural_limits, show
+from .style import (
+    ACCENT,
+    COLOURS,
+    INK,
+    QUIET,
+    SIGNED,
+    add_colorbar,
+    for_curves,
+    for_images,
+    grid_of,
+    panels,
+    pyplot,
+    share,
+)
+
+_CELLS = 160  # of a picture of codes along each side: more than that and single codes are lost
+_STRIPS = 48  # of a picture of a map
+
+
+class ActivationsDisplay:
+    """Codes of many signals, or activation maps of one image.
+
+    Make one with `from_estimator` or `from_codes`.
+
+    Parameters
+    ----------
+    codes : csr_array of shape (n_signals, n_atoms) or ndarray of shape (n, n_atoms, height, width)
+    image : ndarray of shape (height, width[, n_channels]), default=None
+        What the maps are laid over.
+    index : int, default=0
+        Which of n sets of maps to draw.
+
+    Attributes
+    ----------
+    use_ : ndarray of shape (n_atoms,)
+        Share of signals, or of places of an image, where the code is not zero.
+    order_ : ndarray of int
+        Numbers of the atoms drawn, the most used first.
+    images_ : list of matplotlib AxesImage
+        The codes, or one for each map.
+    axes_ : ndarray of matplotlib Axes
+        Of codes: codes, use, non-zeros. Of maps: the image if there is one, then a map each.
+    figure_ : matplotlib Figure
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> import numpy as np
+    >>> from sparseshare.plotting import ActivationsDisplay
+    >>> codes = np.maximum(np.random.default_rng(0).standard_normal((200, 40)) - 1.5, 0)
+    >>> display = ActivationsDisplay.from_codes(codes)
+    >>> [axes.get_xlabel() for axes in display.axes_]
+    ['atom, most used first', 'atom, most used first', 'non-zeros a signal']
+    """
+
+    def __init__(self, codes, *, image=None, index=0):
+        self.codes = codes
+        self.image = image
+        self.index = index
+
+    @classmethod
+    def from_estimator(cls, estimator, X, *, index=0, ax=None, **options):
+        """Draw the codes that an estimator gives.
+
+        Parameters
+        ----------
+        estimator : fitted transformer
+            One with `encode` gives maps, if X holds images.
+        X : array-like of shape (n_samples, n_features), or images (n, height, width[, n_channels])
+        index : int, default=0
+            Which image to draw maps of.
+        ax : array of matplotlib Axes or one Axes, default=None
+        **options
+            For `plot`.
+
+        Returns
+        -------
+        ActivationsDisplay
+        """
+        if np.ndim(X) > 2 and hasattr(estimator, "encode"):
+            index = check_number("index", index, 0, len(X) - 1, integer=True, of=cls.__name__)
+            one = np.asarray(X)[index : index + 1]
+            return cls.from_codes(estimator.encode(one), image=one[0], ax=ax, **options)
+        try:
+            n_atoms = len(atoms_of(estimator))
+        except ValueError:
+            n_atoms = None  # any codes can be drawn
+        codes = codes_of(estimator, X)
+        return cls.from_codes(
+            codes, n_atoms=n_atoms if codes.shape[1] == 2 * (n_atoms or 0) else None, ax=ax, **options
+        )
+
+    @classmethod
+    def from_codes(cls, codes, *, image=None, n_atoms=None, index=0, ax=None, **options):
+        """Draw codes or maps.
+
+        Parameters
+        ----------
+        codes : array-like or sparse array of shape (n_signals, n_atoms), or maps ([n, ]n_atoms, height, width)
+        image : array-like of shape (height, width[, n_channels]), default=None
+            What maps are laid over.
+        n_atoms : int, default=None
+            Half the number of columns, if these are positive parts, then negative parts.
+        index : int, default=0
+            Which of n sets of maps to draw.
+        ax : array of matplotlib Axes or one Axes, default=None
+        **options
+            For `plot`.
+
+        Returns
+        -------
+        ActivationsDisplay
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, or there is an image and no maps.
+        """
+        codes = check_codes(codes, n_atoms)
+        if codes.ndim == 2 and image is not None:
+            raise ValueError(f"an image goes with maps (n_atoms, height, width), got codes of shape {codes.shape}")
+        if image is not None:
+            image = np.asarray(image)
+            if image.ndim not in (2, 3) or image.dtype.kind not in "fiub":
+                raise ValueError(f"image must have the shape (height, width[, n_channels]), got {image.shape}")
+        index = check_number("index", index, 0, codes.shape[0] - 1, integer=True, of=cls.__name__)
+        return cls(codes, image=image, index=index).plot(ax=ax, **options)
+
+    def plot(self, ax=None, *, max_maps=11, title=None):
+        """Draw.
+
+        Parameters
+        ----------
+        ax : array of matplotlib Axes or one Axes, default=None
+            None makes a figure; one Axes gives its place to all panels.
+        max_maps : int, default=11
+            Maps to draw at most.
+        title : str, default=None
+            Of the first panel.
+
+        Returns
+        -------
+        ActivationsDisplay
+        """
+        check_number("max_maps", max_maps, 1, integer=True, of="ActivationsDisplay")
+        pyplot()
+        if self.codes.ndim == 2:
+            self._draw_codes(ax, title)
+        else:
+            self._draw_maps(ax, max_maps, title)
+        return self
+
+    def _draw_codes(self, ax, title):
+        from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+        n_signals, n_atoms = self.codes.shape
+        self.use_ = use_of(self.codes)
+        self.order_ = np.argsort(-self.use_, kind="stable")
+        self.figure_, axes = panels(ax, 1, 3, (12, 3.7), display="ActivationsDisplay", width_ratios=(1.25, 1, 1))
+        self.axes_ = axes.ravel()
+        values = self.codes.data
+        picture = largest_cells(self.codes[:, self.order_], _CELLS)
+        limit = float(np.quantile(np.abs(values), 0.99)) if len(values) else 1.0
+        image = self.axes_[0].imshow(
+            picture, cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest",
+            extent=(0, n_atoms, n_signals, 0),
+        )  # fmt: skip
+        self.images_ = [image]
+        density = share(len(values) / (n_signals * n_atoms))
+        for_curves(
+            self.axes_[0], f"Codes, {density} non-zero" if title is None else title, "atom, most used first", "signal"
+        )
+        self.axes_[0].grid(False)
+        self.axes_[0].spines[:].set_visible(False)
+        add_colorbar(image, self.axes_[0], "code").ax.yaxis.set_major_locator(MaxNLocator(5, symmetric=True))
+
+        never = int(np.count_nonzero(self.use_ == 0))
+        unused = f", {never:,} of {n_atoms:,} never" if never else f" of {n_atoms:,} atoms"
+        for_curves(self.axes_[1], f"Use{unused}", "atom, most used first", "signals that use it")
+        self.axes_[1].stairs(self.use_[self.order_], fill=True, color=COLOURS[0], alpha=0.85)
+        self.axes_[1].set_xlim(0, n_atoms)
+        self.axes_[1].set_ylim(0, max(1.06 * self.use_.max(), 1e-3))
+        decimals = 0 if self.use_.max() >= 0.05 else 1
+        self.axes_[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=decimals, symbol=" %"))
+
+        counts = np.diff(self.codes.indptr)
+        low, high = int(counts.min()), int(counts.max())
+        step = max(1, -(-(high - low + 1) // 40))
+        edges = np.arange(low, high + step + 1, step) - 0.5
+        for_curves(self.axes_[2], "Non-zeros", "non-zeros a signal", "signals")
+        self.axes_[2].hist(counts, bins=edges, color=COLOURS[0], alpha=0.85, rwidth=0.9)
+        self.axes_[2].axvline(counts.mean(), color=ACCENT, linewidth=1.6)
+        self.axes_[2].annotate(
+            f"mean {counts.mean():.3g}", (counts.mean(), 0.97), (5, 0), xycoords=("data", "axes fraction"),
+            textcoords="offset points", color=ACCENT, va="top", fontsize=9,
+        )  # fmt: skip
+        self.axes_[2].xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+
+    def _draw_maps(self, ax, max_maps, title):
+        maps = self.codes[self.index]
+        self.use_ = use_of(maps[None])
+        self.order_ = np.argsort(-self.use_, kind="stable")[:max_maps]
+        has_image = self.image is not None
+        height, width = maps.shape[1:]
+        n_panels = len(self.order_) + has_image
+        n_rows, n_columns = grid_of(n_panels, width / height)
+        side = min(2.3, 11 / n_columns)
+        size = side * n_columns, (side * height / width + 0.3) * n_rows + 0.2
+        self.figure_, axes = panels(ax, n_rows, n_columns, size, display="ActivationsDisplay")
+        for spare in axes.ravel()[n_panels:]:
+            spare.set_axis_off()
+        self.axes_ = axes.ravel()[:n_panels]
+        extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+        if has_image:
+            picture = np.asarray(self.image)
+            show(self.axes_[0], picture, natural_limits(picture)).set_extent(extent)
+            for_images(self.axes_[0], "Image" if title is None else title)
+        values = np.abs(maps[self.order_])
+        limit = float(np.quantile(values[values > 0], 0.99)) if values.any() else 1.0
+        self.images_ = []
+        for axes, number in zip(self.axes_[has_image:], self.order_, strict=True):
+            if has_image:
+                below = np.asarray(self.image, np.float64)
+                below = below.mean(axis=2) if below.ndim == 3 else below
+                axes.imshow(below, cmap="gray", alpha=0.35, extent=extent)
+            cells = largest_cells(maps[number], _STRIPS)
+            colours = np.clip(np.sqrt(np.abs(cells) / limit), 0, 1)  # small activations stay visible
+            self.images_.append(
+                axes.imshow(
+                    cells, cmap=SIGNED, vmin=-limit, vmax=limit, alpha=np.where(cells == 0, 0, 0.4 + 0.6 * colours),
+                    extent=extent, interpolation="nearest",
+                )
+            )  # fmt: skip
+            for_images(axes, f"atom {number}, {np.count_nonzero(maps[number]):,} places")
+            axes.spines[:].set_visible(True)
+            axes.spines[:].set_color(QUIET)
+            axes.spines[:].set_linewidth(0.5)
+        if len(self.images_):
+            bar = self.figure_.colorbar(
+                self.images_[0], ax=list(self.axes_[has_image:]), shrink=min(1, 2 / n_rows), aspect=25, pad=0.01
+            )
+            bar.set_label("activation", color=INK)
+            bar.outline.set_visible(False)
+            bar.ax.tick_params(colors=QUIET)
+
+
+def largest_cells(codes, most):
+    """A table with at most so many rows and columns: in each cell the entry of largest magnitude that falls into it.
+
+    Averages would hide single codes, and so would leaving rows out.
+
+    Parameters
+    ----------
+    codes : sparse array or ndarray of shape (n_rows, n_columns)
+    most : int
+
+    Returns
+    -------
+    ndarray of shape (min(n_rows, most), min(n_columns, most))
+
+    Examples
+    --------
+    >>> from sparseshare.plotting.activations import largest_cells
+    >>> largest_cells([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.5, -2.0]], 2).tolist()
+    [[1.0, 0.0], [0.0, -2.0]]
+    """
+    from scipy.sparse import coo_array
+
+    codes = coo_array(codes)
+    shape = tuple(min(length, most) for length in codes.shape)
+    row, column = (
+        coordinate.astype(np.int64) * cells // length
+        for coordinate, cells, length in zip(codes.coords, shape, codes.shape, strict=True)
+    )
+    table = np.zeros(shape)
+    order = np.argsort(np.abs(codes.data), kind="stable")  # the largest is written last
+    table[row[order], column[order]] = codes.data[order]
+    return table
