@@ -206,6 +206,8 @@ class ActivationsDisplay:
         self.axes_[2].xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
 
     def _draw_maps(self, ax, max_maps, title):
+        from matplotlib.colors import FuncNorm
+
         maps = self.codes[self.index]
         self.use_ = use_of(maps[None])
         self.order_ = np.argsort(-self.use_, kind="stable")[:max_maps]
@@ -233,11 +235,10 @@ class ActivationsDisplay:
                 below = below.mean(axis=2) if below.ndim == 3 else below
                 axes.imshow(below, cmap="gray", alpha=0.35, extent=extent)
             cells = largest_cells(maps[number], _STRIPS)
-            colours = np.clip(np.sqrt(np.abs(cells) / limit), 0, 1)  # small activations stay visible
             self.images_.append(
                 axes.imshow(
-                    cells, cmap=SIGNED, vmin=-limit, vmax=limit, alpha=np.where(cells == 0, 0, 0.4 + 0.6 * colours),
-                    extent=extent, interpolation="nearest",
+                    cells, cmap=SIGNED, norm=FuncNorm((_root, _square), -limit, limit),
+                    alpha=(cells != 0).astype(float), extent=extent, interpolation="nearest",
                 )
             )  # fmt: skip
             for_images(axes, f"atom {number}, {np.count_nonzero(maps[number]):,} places")
@@ -251,6 +252,15 @@ class ActivationsDisplay:
             bar.set_label("activation", color=INK)
             bar.outline.set_visible(False)
             bar.ax.tick_params(colors=QUIET)
+
+
+def _root(values):
+    """Square roots with their signs: a scale of colours on which small activations are seen, too."""
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def _square(values):
+    return np.sign(values) * values**2
 
 
 def largest_cells(codes, most):

@@ -138,7 +138,7 @@ def grid_of(count, aspect):
     """
     if count <= 5 and count * aspect <= 8:
         return 1, count
-    ideal = np.sqrt(count * 1.2 / aspect)  # screens and pages of text are wider than high
+    ideal = np.sqrt(count * 1.4 / aspect)  # screens and pages of text are wider than high
     near = range(max(1, int(0.75 * ideal)), int(1.35 * ideal) + 2)
     n_columns = min(near, key=lambda n: (-count % n / n + abs(np.log(n / ideal)), n))
     return -(-count // n_columns), n_columns

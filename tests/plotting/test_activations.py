@@ -75,6 +75,8 @@ def test_maps(rng, title):
     for drawn, number in zip(display.images_, display.order_, strict=True):
         assert_array_equal(drawn.get_array(), maps[number])  # few enough rows and columns for all
         assert_array_equal(drawn.get_alpha() > 0, maps[number] != 0)
+        low, high = drawn.get_clim()
+        assert -low == high and drawn.norm(high / 4) == 0.75  # small ones are seen
     alone = ActivationsDisplay.from_codes(np.stack([0 * maps, maps]), index=1)
     assert len(alone.axes_) == 6
     assert_array_equal(alone.images_[0].get_array(), maps[2])
