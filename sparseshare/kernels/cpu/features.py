@@ -4,6 +4,8 @@ import numpy as np
 
 from .jit import exact, kernel
 
+_LANES = 16
+
 
 @exact
 def load_patches(images, first, n, patch, stride, grid, epsilon, normalise, columns):
@@ -79,34 +81,54 @@ def nearest_atoms(Q, n, offsets, signed, labels, values):
     labels, values : (n,) int64 and of Q's dtype, out: the atoms, and their products less their offsets
     """
     n_atoms = Q.shape[1]
+    whole = n_atoms // _LANES * _LANES
+    sizes, top = np.empty(n_atoms, Q.dtype), np.empty(_LANES, Q.dtype)
     for i in range(n):
         q = Q[i]
-        largest = q.dtype.type(-1e30)
-        for k in range(n_atoms):
-            value = q[k] - offsets[k]
-            largest = max(largest, abs(value) if signed else value)
+        if signed:
+            for k in range(n_atoms):
+                sizes[k] = abs(q[k] - offsets[k])
+        else:
+            for k in range(n_atoms):
+                sizes[k] = q[k] - offsets[k]
+        # Maxima of lanes: one running maximum over all would be a chain that no compiler may cut.
+        for j in range(_LANES):
+            top[j] = Q.dtype.type(-np.inf)
+        for start in range(0, whole, _LANES):
+            for j in range(_LANES):
+                top[j] = max(top[j], sizes[start + j])
+        largest = top[0]
+        for j in range(1, _LANES):
+            largest = max(largest, top[j])
+        for k in range(whole, n_atoms):
+            largest = max(largest, sizes[k])
         chosen = 0
-        for k in range(n_atoms):
-            value = q[k] - offsets[k]
-            if (abs(value) if signed else value) == largest:
-                chosen = k
+        while chosen < whole:
+            here = 0
+            for j in range(chosen, chosen + _LANES):
+                here += sizes[j] == largest
+            if here > 0:
                 break
+            chosen += _LANES
+        while chosen < n_atoms - 1 and sizes[chosen] != largest:
+            chosen += 1
         labels[i], values[i] = chosen, q[chosen] - offsets[chosen]
 
 
 @exact
-def add_to_atoms(X, labels, values, weighted, sums, counts):
-    """Add every signal to the sum of its atom, times its value if weighted.
+def add_to_atoms(X, n, labels, values, weighted, sums, counts):
+    """Add each of n signals to the sum of its atom, times its value if weighted.
 
     Parameters
     ----------
-    X : (T, F) array
-    labels, values : (T,) arrays
+    X : (T, F) array, its first n rows count
+    n : int
+    labels, values : (n,) arrays
     weighted : bool
     sums : (K, F) float64 array, in and out
     counts : (K,) float64 array, in and out: signals an atom, or their squared values
     """
-    for i in range(X.shape[0]):
+    for i in range(n):
         total, value = sums[labels[i]], (float(values[i]) if weighted else 1.0)
         for j in range(X.shape[1]):
             total[j] += value * X[i, j]

@@ -1,0 +1,106 @@
+"""What an image encoder learns from random patches: contrast, whitening, dictionary."""
+
+from sklearn.base import clone
+from sklearn.utils import check_random_state
+
+from sparseshare.validation import check_dictionary
+
+from .patches import axes
+from .quantization import VectorQuantizer, signals_as_atoms
+from .whitening import ContrastNormalization, ZCAWhitening
+
+LEARNERS = ("gain_shape", "kmeans", "random")
+
+
+def learn(
+    images,
+    *,
+    n_components,
+    patch_shape,
+    stride,
+    dictionary,
+    contrast_epsilon,
+    whitening,
+    whitening_epsilon,
+    n_patches,
+    max_iter,
+    random_state,
+    n_jobs=None,
+    verbose=False,
+    batch=False,
+    before=None,
+):
+    """What an encoder learns from random patches.
+
+    Parameters
+    ----------
+    images : Images
+    n_components, patch_shape, stride, dictionary, contrast_epsilon, whitening, whitening_epsilon, n_patches, max_iter,
+    random_state, n_jobs, verbose : as in `SparseImageEncoder`
+    batch : bool, default=False
+        One step, to be followed by others.
+    before : dict or None, default=None
+        What the last step returned.
+
+    Returns
+    -------
+    dict
+        components, whitening, epsilon, losses, learner, and sums and counts of vector quantisation.
+    """
+    random_state = check_random_state(random_state)
+    grids = images.grids(axes("patch_shape", patch_shape, 2), axes("stride", stride, 2))
+    span = images.check_finite()
+    patches = images.random_patches(grids, n_patches, random_state)
+    if before is None:
+        epsilon = images.epsilon(*span) if contrast_epsilon == "auto" else contrast_epsilon
+    else:
+        epsilon = before["epsilon"]
+    if epsilon is not None:
+        patches = ContrastNormalization(epsilon).set_output(transform="default").transform(patches)
+    if before is not None:
+        whitening = before["whitening"]
+    elif whitening is not None:
+        whitening = (ZCAWhitening(whitening_epsilon) if isinstance(whitening, str) else clone(whitening)).fit(
+            patches, None
+        )
+    signals = patches
+    if whitening is not None:
+        matrix, mean = whitening.whitening_.astype(patches.dtype), whitening.mean_.astype(patches.dtype)
+        signals = (patches - mean) @ matrix
+
+    learned = dict(whitening=whitening, epsilon=epsilon, losses=[], learner=None, sums=None, counts=None)
+    if hasattr(dictionary, "fit"):
+        learner = clone(dictionary) if before is None else before["learner"]
+        if not batch:
+            learner.fit(signals, None)  # a FrozenEstimator asks for two arguments
+        elif hasattr(learner, "partial_fit"):
+            learner.partial_fit(signals)
+        else:
+            raise ValueError(f"partial_fit needs a 'dictionary' that has it, {type(learner).__name__} has not")
+        if not hasattr(learner, "components_"):
+            raise ValueError(f"the 'dictionary' parameter: {type(learner).__name__} learned no components_")
+        losses = list(getattr(learner, "loss_curve_", []))
+        return learned | dict(learner=learner, components=check_dictionary(learner.components_), losses=losses)
+    if not isinstance(dictionary, str):
+        components = check_dictionary(dictionary, signals.dtype)
+        if components.shape[1] != signals.shape[1]:
+            raise ValueError(
+                f"the 'dictionary' parameter has atoms of {components.shape[1]} entries, patches have "
+                f"{signals.shape[1]}"
+            )
+        return learned | dict(components=components)
+    if before is None:
+        components = signals_as_atoms(signals, n_components, random_state, dictionary != "kmeans")
+    else:
+        components = before["components"]
+    if dictionary == "random":
+        return learned | dict(components=components)
+    start = {} if before is None else dict(sums=before["sums"], counts=before["counts"])
+    quantizer = VectorQuantizer(components.astype(signals.dtype), dictionary == "gain_shape", **start)
+    if batch:
+        losses = [] if before is None else before["losses"]
+        losses = [*losses, quantizer.add(signals, n_jobs)]
+        quantizer.update()
+    else:
+        losses = quantizer.fit(signals, max_iter, random_state, n_jobs, verbose)
+    return learned | dict(components=quantizer.atoms, losses=losses, sums=quantizer.sums, counts=quantizer.counts)
