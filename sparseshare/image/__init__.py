@@ -1,7 +1,18 @@
 """Images: patches and back, whitening, sparse features, restoration."""
 
+from .denoising import denoise_image
+from .encoder import SparseImageEncoder
 from .extractor import PatchExtractor
+from .noise import estimate_sigma
 from .patches import PatchGrid
 from .whitening import ContrastNormalization, ZCAWhitening
 
-__all__ = ["ContrastNormalization", "PatchExtractor", "PatchGrid", "ZCAWhitening"]
+__all__ = [
+    "ContrastNormalization",
+    "PatchExtractor",
+    "PatchGrid",
+    "SparseImageEncoder",
+    "ZCAWhitening",
+    "denoise_image",
+    "estimate_sigma",
+]
