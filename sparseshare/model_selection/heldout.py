@@ -1,0 +1,143 @@
+"""Errors on entries that a code has not seen: which entries are held out, and one path a fold."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sparseshare.coding.encode import encode
+from sparseshare.coding.problem import Problem
+from sparseshare.learning.statistics import dense_rows
+
+_BLOCK = 2048  # signals whose masks, codes and predictions exist at once
+
+
+class HeldoutErrors(NamedTuple):
+    """Squared errors of predictions at every penalty.
+
+    Attributes
+    ----------
+    folds : ndarray of shape (n_alphas, n_folds)
+        Mean over the held-out entries of a fold.
+    signals : ndarray of shape (n_alphas, n_samples)
+        Mean over the entries of a signal, each predicted while it was held out.
+    seen : ndarray of shape (n_alphas,)
+        Mean over the entries that the codes were made from.
+    n_nonzero : ndarray of shape (n_alphas,)
+        Mean number of non-zeros of a code.
+    """
+
+    folds: np.ndarray
+    signals: np.ndarray
+    seen: np.ndarray
+    n_nonzero: np.ndarray
+
+
+def entry_folds(n_samples, n_features, n_folds, random_state):
+    """Share the entries of every signal out to folds, at random and as evenly as possible.
+
+    Every entry is in one fold, so it is held out once. A fold holds out the same number of entries of every signal, up
+    to one, and which fold gets one more is random: no signal is left without entries to code it from.
+
+    Parameters
+    ----------
+    n_samples, n_features : int
+    n_folds : int
+        From 2 to n_features.
+    random_state : RandomState
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features), int32
+        The fold of every entry.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare.model_selection.heldout import entry_folds
+    >>> folds = entry_folds(100, 10, 5, np.random.RandomState(0))
+    >>> np.unique((folds == 3).sum(axis=1))
+    array([2])
+    """
+    folds = np.empty((n_samples, n_features), np.int32)
+    for start in range(0, n_samples, _BLOCK):
+        rows = folds[start : start + _BLOCK]
+        order = random_state.random_sample(rows.shape).argsort(axis=1)
+        first = random_state.randint(n_folds, size=(len(rows), 1))
+        np.put_along_axis(rows, order, (np.arange(n_features, dtype=np.int32) + first) % n_folds, axis=1)
+    return folds
+
+
+def heldout_errors(X, dictionary, alphas, folds, *, positive=False, tol=1e-6, max_iter=1000, n_jobs=None, report=None):
+    """Hold out the entries of one fold after the other, code the signals from the rest, predict what was held out.
+
+    With a share s of a signal's entries observed, its penalty is ``alpha * sqrt(s)``: as far above the noise of an
+    atom's correlation with the entries observed as alpha is with whole signals.
+
+    Parameters
+    ----------
+    X : ndarray or CSR array of shape (n_samples, n_features)
+    dictionary : ndarray of shape (n_components, n_features)
+        In the dtype to compute in.
+    alphas : ndarray of shape (n_alphas,)
+    folds : ndarray of int of shape (n_samples, n_features)
+        As from `entry_folds`.
+    positive : bool, default=False
+    tol : float, default=1e-6
+    max_iter : int, default=1000
+    n_jobs : int or None, default=None
+    report : callable or None, default=None
+        Called with the number of a fold and its errors at all penalties when the fold is done.
+
+    Returns
+    -------
+    HeldoutErrors
+    """
+    n_samples, n_features = X.shape
+    n_folds, n_alphas = int(folds.max()) + 1, len(alphas)
+    by_fold, seen = np.zeros((n_alphas, n_folds)), np.zeros(n_alphas)
+    by_signal, n_nonzero = np.zeros((n_alphas, n_samples)), np.zeros(n_alphas)
+    settings = dict(positive=positive, tol=tol, max_iter=max_iter)
+    for fold in range(n_folds):
+        n_held = 0
+        for start in range(0, n_samples, _BLOCK):
+            rows = slice(start, min(start + _BLOCK, n_samples))
+            signals, held = dense_rows(X, rows, dictionary.dtype), folds[rows] == fold
+            n_held += np.count_nonzero(held)
+            for a, codes in enumerate(masked_path(signals, dictionary, alphas, held, n_jobs=n_jobs, **settings)):
+                errors = np.square(signals - codes @ dictionary, dtype=np.float64)
+                unseen = np.where(held, errors, 0).sum(axis=1)
+                by_fold[a, fold] += unseen.sum()
+                by_signal[a, rows] += unseen
+                seen[a] += errors.sum() - unseen.sum()
+                n_nonzero[a] += np.count_nonzero(codes.data)
+        by_fold[:, fold] /= n_held
+        if report is not None:
+            report(fold, by_fold[:, fold])
+    n_seen = (n_folds - 1) * n_samples * n_features
+    return HeldoutErrors(by_fold, by_signal / n_features, seen / n_seen, n_nonzero / (n_folds * n_samples))
+
+
+def masked_path(X, dictionary, alphas, held, *, n_jobs=None, **settings):
+    """Codes at every penalty from the entries that are not held out; penalties shrink with their share.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    dictionary : ndarray of shape (n_components, n_features)
+        In the dtype of X.
+    alphas : ndarray of shape (n_alphas,)
+    held : bool array of shape (n_samples, n_features)
+    n_jobs : int or None, default=None
+    **settings
+        `positive`, `tol` and `max_iter` of the codes.
+
+    Returns
+    -------
+    list of csr_array of shape (n_samples, n_components)
+    """
+    shrinkage = np.sqrt(1 - held.mean(axis=1))
+    return [
+        encode(X, Problem(dictionary, algorithm="lasso_lars", alpha=alpha * shrinkage, **settings), n_jobs=n_jobs,
+               mask=held).values
+        for alpha in alphas
+    ]  # fmt: skip
