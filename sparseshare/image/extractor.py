@@ -49,8 +49,8 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     Raises
     ------
     ValueError
-        For parameters out of range, images smaller than a patch, infinite pixels, lists that mix integers with floats
-        or numbers of channels. NaN is let through: it may stand for a missing pixel.
+        For parameters out of range, images smaller than a patch, infinite pixels, lists that mix integers with other
+        dtypes, or numbers of channels. NaN is let through: it may stand for a missing pixel.
 
     See Also
     --------
@@ -321,7 +321,7 @@ def _check_images(X, n_axes):
 
 
 def _check_alike(images, n_axes):
-    """Of the same number of axes and channels, and not integers beside floats, which seldom share a scale."""
+    """Of the same number of axes and channels, and no integers beside other dtypes, which seldom share a range."""
     first = images[0]
     for number, image in enumerate(images):
         if image.ndim not in (n_axes, n_axes + 1) or image.size == 0:
@@ -333,10 +333,10 @@ def _check_alike(images, n_axes):
             raise ValueError(
                 f"images must have the same channels: image 0 has shape {first.shape}, image {number} has {image.shape}"
             )
-        if (image.dtype.kind == "f") != (first.dtype.kind == "f"):
+        if image.dtype != first.dtype and {image.dtype.kind, first.dtype.kind} != {"f"}:
             raise ValueError(
-                f"image 0 has dtype {first.dtype}, image {number} has {image.dtype}: bring integers and floats to one "
-                "scale and dtype first"
+                f"image 0 has dtype {first.dtype}, image {number} has {image.dtype}: their values may be of different "
+                "ranges, bring them to one dtype first"
             )
 
 

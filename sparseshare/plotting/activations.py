@@ -86,18 +86,19 @@ class ActivationsDisplay:
         -------
         ActivationsDisplay
         """
-        if np.ndim(X) > 2 and hasattr(estimator, "encode"):
-            index = check_number("index", index, 0, len(X) - 1, integer=True, of=cls.__name__)
-            one = np.asarray(X)[index : index + 1]
-            return cls.from_codes(estimator.encode(one), image=one[0], ax=ax, **options)
         try:
             n_atoms = len(atoms_of(estimator))
         except ValueError:
             n_atoms = None  # any codes can be drawn
+        image = None
+        if hasattr(estimator, "encode") and not isinstance(X, list) and np.ndim(X) > 2:
+            index = check_number("index", index, 0, len(X) - 1, integer=True, of=cls.__name__)
+            X = np.asarray(X)[index : index + 1]
+            image = X[0]
         codes = codes_of(estimator, X)
-        return cls.from_codes(
-            codes, n_atoms=n_atoms if codes.shape[1] == 2 * (n_atoms or 0) else None, ax=ax, **options
-        )
+        image = image if codes.ndim == 4 else None
+        n_atoms = n_atoms if codes.shape[1] == 2 * (n_atoms or 0) else None
+        return cls.from_codes(codes, image=image, n_atoms=n_atoms, ax=ax, **options)
 
     @classmethod
     def from_codes(cls, codes, *, image=None, n_atoms=None, index=0, ax=None, **options):
@@ -221,10 +222,12 @@ class ActivationsDisplay:
         for spare in axes.ravel()[n_panels:]:
             spare.set_axis_off()
         self.axes_ = axes.ravel()[:n_panels]
-        extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+        extent = frame = (-0.5, width - 0.5, height - 0.5, -0.5)
+        if has_image:
+            extent, frame = placed(maps.shape[1:], np.shape(self.image)[:2])
         if has_image:
             picture = np.asarray(self.image)
-            show(self.axes_[0], picture, natural_limits(picture)).set_extent(extent)
+            show(self.axes_[0], picture, natural_limits(picture))
             for_images(self.axes_[0], "Image" if title is None else title)
         values = np.abs(maps[self.order_])
         limit = float(np.quantile(values[values > 0], 0.99)) if values.any() else 1.0
@@ -233,7 +236,7 @@ class ActivationsDisplay:
             if has_image:
                 below = np.asarray(self.image, np.float64)
                 below = below.mean(axis=2) if below.ndim == 3 else below
-                axes.imshow(below, cmap="gray", alpha=0.35, extent=extent)
+                axes.imshow(below, cmap="gray", alpha=0.35, extent=frame)
             cells = largest_cells(maps[number], _STRIPS)
             self.images_.append(
                 axes.imshow(
@@ -245,6 +248,7 @@ class ActivationsDisplay:
             axes.spines[:].set_visible(True)
             axes.spines[:].set_color(QUIET)
             axes.spines[:].set_linewidth(0.5)
+            axes.set(xlim=frame[:2], ylim=frame[2:])
         if len(self.images_):
             bar = self.figure_.colorbar(
                 self.images_[0], ax=list(self.axes_[has_image:]), shrink=min(1, 2 / n_rows), aspect=25, pad=0.01
@@ -252,6 +256,35 @@ class ActivationsDisplay:
             bar.set_label("activation", color=INK)
             bar.outline.set_visible(False)
             bar.ax.tick_params(colors=QUIET)
+
+
+def placed(map_shape, image_shape):
+    """Where a map lies on its image, and the image itself: left, right, bottom and top ends in pixels.
+
+    A map that has fewer places than the image has pixels is one of patches: at each pixel or at every few, and none at
+    the edges where no patch is centred.
+
+    Parameters
+    ----------
+    map_shape, image_shape : tuples of two ints
+        Height and width.
+
+    Returns
+    -------
+    map_ends, image_ends : tuples of four floats
+
+    Examples
+    --------
+    >>> from sparseshare.plotting.activations import placed
+    >>> placed((5, 5), (9, 9))[0]
+    (1.5, 6.5, 6.5, 1.5)
+    """
+    ends = []
+    for places, pixels in zip(map_shape, image_shape, strict=True):
+        covered = places * max(1, pixels // places)
+        ends.append(((pixels - covered) / 2 - 0.5, (pixels + covered) / 2 - 0.5))
+    (top, bottom), (left, right) = ends
+    return (left, right, bottom, top), (-0.5, image_shape[1] - 0.5, image_shape[0] - 0.5, -0.5)
 
 
 def _root(values):

@@ -12,7 +12,7 @@ def check_codes(codes, n_atoms=None, *, name="codes"):
     Parameters
     ----------
     codes : array-like or sparse array of shape (n_signals, n_atoms), or array (n, n_atoms, height, width)
-        Of `n_atoms` columns or twice as many: positive parts, then negative parts. One set of maps may come as
+        Of `n_atoms` columns or maps, or twice as many: positive parts, then negative parts. One set of maps may come as
         (n_atoms, height, width).
     n_atoms : int or None, default=None
         None takes the number that the codes have.
@@ -41,14 +41,15 @@ def check_codes(codes, n_atoms=None, *, name="codes"):
     if not np.isfinite(entries).all():
         raise ValueError(f"{name} contain NaN or infinity; every entry must be a finite number")
     width = codes.shape[1]
-    if n_atoms is not None and width != n_atoms:
-        if codes.ndim != 2 or width != 2 * n_atoms:
-            raise ValueError(f"{name} are of {width} atoms (their shape is {codes.shape}), but there are {n_atoms}")
-    if codes.ndim == 4:
+    if n_atoms is not None and width not in (n_atoms, 2 * n_atoms):
+        raise ValueError(f"{name} are of {width} atoms (their shape is {codes.shape}), but there are {n_atoms}")
+    if codes.ndim == 2:
+        codes = csr_array(codes)
+        codes.eliminate_zeros()
+    if n_atoms in (None, width):
         return codes
-    codes = csr_array(codes)
-    codes.eliminate_zeros()
-    return codes if n_atoms in (None, width) else csr_array(codes[:, :n_atoms] - codes[:, n_atoms:])
+    both = codes[:, :n_atoms] - codes[:, n_atoms:]
+    return both if codes.ndim == 4 else csr_array(both)
 
 
 def use_of(codes):
@@ -75,7 +76,7 @@ def use_of(codes):
 
 
 def codes_of(estimator, X):
-    """Codes that an estimator gives: rows of `transform`.
+    """Codes that an estimator gives: maps of `encode` where there is one, else rows of `transform`.
 
     Parameters
     ----------
@@ -85,7 +86,13 @@ def codes_of(estimator, X):
     Returns
     -------
     array or sparse array
+        Maps of images of different sizes as rows, one a place.
     """
+    if hasattr(estimator, "encode"):
+        codes = estimator.encode(X)
+        if isinstance(codes, list):
+            codes = np.concatenate([maps.reshape(len(maps), -1).T for maps in codes])
+        return codes
     codes = estimator.transform(X)
     return codes.to_numpy() if hasattr(codes, "to_numpy") else codes  # data frames, from set_output
 

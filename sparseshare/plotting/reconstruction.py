@@ -72,7 +72,7 @@ class ReconstructionDisplay:
         Parameters
         ----------
         estimator : fitted transformer with `inverse_transform`
-            Or a pipeline of such. One with `encode` gives maps, if X holds images.
+            Or a pipeline of such. Codes are the maps of `encode` where there is one.
         X : array-like of shape (n_features,), (n_samples, n_features), or images (n, height, width[, n_channels])
         index : int, default=0
             Which of X to draw.
@@ -92,8 +92,7 @@ class ReconstructionDisplay:
         one = X[index : index + 1]
         if not hasattr(estimator, "inverse_transform"):
             raise ValueError(f"{type(estimator).__name__} has no inverse_transform: use from_codes")
-        maps = X.ndim > 2 and hasattr(estimator, "encode")
-        codes = estimator.encode(one) if maps else codes_of(estimator, one)
+        codes = codes_of(estimator, one)
         reconstruction = np.asarray(estimator.inverse_transform(codes))[0]
         atoms = atoms_of(estimator)
         if atom_shape is None and atoms.ndim == 2:

@@ -27,15 +27,21 @@ class SparsityPathDisplay:
         Penalties, the labels of the points.
     chosen : int, default=None
         Number of the point to mark.
+    spread : array of shape (n_points,), default=None
+        Standard errors of the mean errors. None: over folds, if the errors are those of folds.
+    seen : array of shape (n_points,), default=None
+        Errors on the entries that codes were made from, drawn beside those on entries held out.
     error_name : str, default="mean squared error"
         What the errors are, with their unit.
+    n_atoms : int, default=None
 
     Attributes
     ----------
     line_ : matplotlib Line2D
         From the fewest non-zeros to the most.
     errorbar_ : matplotlib ErrorbarContainer or None
-        Standard errors of the mean over folds.
+        Standard errors of the mean.
+    seen_ : matplotlib Line2D or None
     chosen_ : matplotlib Line2D or None
         The ring round the chosen point.
     labels_ : list of matplotlib Annotation
@@ -58,11 +64,16 @@ class SparsityPathDisplay:
     'non-zeros a signal (of 24 atoms)'
     """
 
-    def __init__(self, n_nonzero, errors, *, alphas=None, chosen=None, error_name="mean squared error", n_atoms=None):
+    def __init__(
+        self, n_nonzero, errors, *, alphas=None, chosen=None, spread=None, seen=None,
+        error_name="mean squared error", n_atoms=None,
+    ):  # fmt: skip
         self.n_nonzero = n_nonzero
         self.errors = errors
         self.alphas = alphas
         self.chosen = chosen
+        self.spread = spread
+        self.seen = seen
         self.error_name = error_name
         self.n_atoms = n_atoms
 
@@ -170,7 +181,7 @@ class SparsityPathDisplay:
         ----------
         search : fitted estimator
             With `alphas_`, `n_nonzero_path_`, and `error_path_` or `mse_path_` of shape (n_alphas, n_folds); its
-            `alpha_` is marked.
+            `alpha_` is marked. `mean_mse_`, `standard_error_` and `seen_mse_` are drawn if it has them.
         ax : matplotlib Axes, default=None
         **options
             For `plot`.
@@ -196,9 +207,13 @@ class SparsityPathDisplay:
         if hasattr(search, "alpha_"):
             chosen = int(np.argmin(np.abs(alphas - search.alpha_)))
         n_atoms = len(search.components_) if hasattr(search, "components_") else None
+        spread = getattr(search, "standard_error_", None)
+        if spread is not None and hasattr(search, "mean_mse_"):
+            errors = np.asarray(search.mean_mse_, np.float64)
         display = cls(
-            counts, errors, alphas=alphas, chosen=chosen, n_atoms=n_atoms, error_name="mean squared error, held out"
-        )
+            counts, errors, alphas=alphas, chosen=chosen, spread=spread, seen=getattr(search, "seen_mse_", None),
+            n_atoms=n_atoms, error_name="mean squared error",
+        )  # fmt: skip
         return display.plot(ax=ax, **options)
 
     def plot(self, ax=None, *, scale="auto", n_labels=6, title=None):
@@ -227,11 +242,17 @@ class SparsityPathDisplay:
             raise ValueError(f"there are {len(counts)} points, but alphas of shape {alphas.shape}")
         if self.chosen is not None and not 0 <= self.chosen < len(counts):
             raise ValueError(f"chosen must be a number from 0 to {len(counts) - 1}, got {self.chosen}")
-        spread = None
+        spread = None if self.spread is None else np.asarray(self.spread, np.float64)
         if errors.ndim == 2:
-            if errors.shape[1] > 1:
+            if errors.shape[1] > 1 and spread is None:
                 spread = errors.std(axis=1, ddof=1) / np.sqrt(errors.shape[1])
             errors = errors.mean(axis=1)
+        seen = None if self.seen is None else np.asarray(self.seen, np.float64)
+        for name, more in (("spread", spread), ("seen", seen)):
+            if more is not None and more.shape != counts.shape:
+                raise ValueError(f"there are {len(counts)} points, but {name} of shape {more.shape}")
+        if spread is not None and not np.isfinite(spread).all():
+            spread = None  # one signal or fold has none
 
         self.figure_, axes = panels(ax, 1, 1, (6.4, 4.2), display="SparsityPathDisplay")
         self.ax_ = axes[0, 0]
@@ -242,20 +263,28 @@ class SparsityPathDisplay:
         )  # fmt: skip
         order = np.lexsort((errors, counts))
         style = dict(color=COLOURS[0], linewidth=1.5, marker="o", markersize=4.5)
-        self.errorbar_ = None
+        self.errorbar_ = self.seen_ = None
+        kind = None if seen is None else "held-out entries"
+        if seen is not None:
+            (self.seen_,) = self.ax_.plot(
+                counts[order], seen[order], color=QUIET, linewidth=1.2, linestyle="--",
+                label="entries that codes were made from",
+            )  # fmt: skip
         if spread is None:
-            (self.line_,) = self.ax_.plot(counts[order], errors[order], **style)
+            (self.line_,) = self.ax_.plot(counts[order], errors[order], label=kind, **style)
         else:
             self.errorbar_ = self.ax_.errorbar(
                 counts[order], errors[order], spread[order], ecolor=QUIET, elinewidth=1, capsize=2.5,
-                label="mean and standard error over folds", **style,
+                label=f"{kind or 'mean'}, \N{PLUS-MINUS SIGN} standard error", **style,
             )  # fmt: skip
             self.line_ = self.errorbar_.lines[0]
+        if spread is not None or seen is not None:
             self.ax_.legend(frameon=False, fontsize=9, labelcolor=INK)
+        least = errors.min() if seen is None else min(errors.min(), seen.min())
         if scale == "auto":
             scale = "log" if errors.min() > 0 and errors.max() > 20 * errors.min() else "linear"
         self.ax_.set_yscale(scale)
-        if scale == "linear" and errors.max() > 3 * errors.min():
+        if scale == "linear" and errors.max() > 3 * least:
             self.ax_.set_ylim(bottom=0)
         self.ax_.margins(x=0.08)
         self.ax_.set_xlim(left=min(0, self.ax_.get_xlim()[0]) if counts.min() < 0.3 * counts.max() else None)

@@ -140,6 +140,7 @@ def test_integers_and_missing_pixels(rng):
     assert_array_equal(rows[0], levels[0, :8, :8].ravel())
     holes = np.where(levels > 100, np.nan, levels)
     assert_array_equal(PatchExtractor().fit_transform(holes)[0], holes[0, :8, :8].ravel())
+    assert PatchExtractor().fit_transform([holes[0], holes[1].astype(np.float32)]).dtype == np.float64
     one = PatchExtractor().fit_transform(levels[:1, :8, :8])
     assert one.shape == (1, 64)
 
@@ -217,6 +218,7 @@ def test_wrong_parameters(parameters, message):
         ([np.zeros((9, 9)), np.zeros((9, 9, 3))], r"same channels: image 0 .* image 1 has \(9, 9, 3\)"),
         ([np.zeros((9, 9, 4)), np.zeros((9, 9, 3))], r"same channels: image 0 has shape \(9, 9, 4\)"),
         ([np.zeros((9, 9)), np.zeros((9, 9), np.uint8)], "image 0 has dtype float64, image 1 has uint8"),
+        ([np.zeros((9, 9), np.uint16), np.zeros((9, 9), np.uint8)], "image 0 has dtype uint16, image 1 has uint8"),
         ([np.zeros((9, 9)), np.zeros(9)], r"image 1 has shape \(9,\)"),
         (np.full((1, 9, 9), -np.inf), "the images contain infinite pixels"),
         ([np.zeros((9, 9)), np.full((9, 9), np.inf)], "image 1 contains infinite pixels"),

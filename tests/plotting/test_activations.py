@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
 from sparseshare import SparseCoder
+from sparseshare.image import SparseImageEncoder
 from sparseshare.plotting import ActivationsDisplay
 from sparseshare.plotting.activations import largest_cells
 
@@ -98,14 +99,18 @@ def test_estimators(rng, codes):
     split = ActivationsDisplay.from_estimator(coder.set_params(split_sign=True), X)
     assert_allclose(split.codes.toarray(), display.codes.toarray())
 
-    class Convolution:
-        def encode(self, images):
-            return np.stack([images, -images], axis=1)
-
-    images = rng.standard_normal((3, 6, 7))
-    display = ActivationsDisplay.from_estimator(Convolution(), images, index=2)
-    assert_array_equal(display.images_[1].get_array(), -images[2])
+    images = rng.standard_normal((3, 12, 14))
+    encoder = SparseImageEncoder(n_components=6, patch_shape=5, n_patches=100, max_iter=2, random_state=0).fit(images)
+    display = ActivationsDisplay.from_estimator(encoder, images, index=2)
+    maps = encoder.encode(images[2:])[0]
+    assert_allclose(display.codes[0], maps[:6] - maps[6:])  # positive parts, then negative ones
     assert_array_equal(display.image, images[2])
+    assert display.images_[0].get_extent() == [1.5, 11.5, 9.5, 1.5]  # centres of patches
+    assert display.axes_[1].get_xlim() == (-0.5, 13.5) and display.axes_[1].get_ylim() == (11.5, -0.5)
+    rows = ActivationsDisplay.from_estimator(encoder.set_params(sparse_output=True), images)
+    assert rows.codes.shape == (80, 6) and len(rows.axes_) == 3
+    sizes = ActivationsDisplay.from_estimator(encoder.set_params(sparse_output=False), [images[0], images[1, 3:]])
+    assert sizes.codes.shape == (80 + 50, 6)
 
 
 def test_other_axes(codes, pictures):

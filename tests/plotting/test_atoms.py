@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sparseshare import SparseCoder
-from sparseshare.image import PatchExtractor
+from sparseshare.image import PatchExtractor, SparseImageEncoder
 from sparseshare.plotting import AtomsDisplay
 from sparseshare.plotting.atoms import scaled
 from sparseshare.plotting.codes import check_codes, use_of
@@ -169,6 +169,16 @@ def test_estimators(rng, title):
     display = AtomsDisplay.from_estimator(pipeline, images)
     assert display.atoms.shape == (6, 2, 8)
     assert_allclose(display.use, (pipeline.transform(images) != 0).mean(axis=0))
+
+
+def test_an_encoder_of_images(rng, title):
+    images = rng.random((4, 9, 9, 3))
+    encoder = SparseImageEncoder(n_components=5, patch_shape=4, n_patches=100, max_iter=2, random_state=0).fit(images)
+    display = AtomsDisplay.from_estimator(encoder, images)
+    assert display.atoms.shape == (5, 4, 4, 3)
+    maps = encoder.encode(images)
+    assert_allclose(display.use, (maps[:, :5] != maps[:, 5:]).mean(axis=(0, 2, 3)))
+    assert "5 atoms of 4 × 4 pixels in colour" in title(display.ax_)
 
 
 def test_other_axes(dictionary, pictures):

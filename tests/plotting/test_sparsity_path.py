@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sparseshare import SparseCoder, sparse_encode, sparse_encode_path
+from sparseshare.model_selection import SparseCoderCV
 from sparseshare.plotting import SparsityPathDisplay
 
 ALPHAS = [4.0, 2.0, 1.0, 0.5, 0.25]
@@ -91,12 +92,38 @@ def test_a_search(search):
     assert display.labels_[0].get_text() == "penalty 0.2"
     bars = display.errorbar_.lines[2][0].get_segments()
     assert_allclose([bar[1, 1] - bar[0, 1] for bar in bars], 2 / np.sqrt(3) * np.array([1, 1, 1, np.sqrt(3)]))
-    assert display.ax_.get_ylabel() == "mean squared error, held out"
+    assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["mean, ± standard error"]
     search.error_path_ = search.mse_path_.mean(axis=1)
     search.n_nonzero_path_ = np.transpose([search.n_nonzero_path_] * 3)
     display = SparsityPathDisplay.from_cv(search)
     assert display.errorbar_ is None
     assert_allclose(display.line_.get_xydata(), [(1, 5), (2, 3), (4, 2), (8, 3)])
+
+
+def test_errors_on_entries_that_were_seen(search):
+    search.mean_mse_, search.standard_error_ = np.array([5.1, 3.1, 2.1, 3.2]), np.array([0.1, 0.2, 0.3, 0.4])
+    search.seen_mse_ = [4.0, 2, 1, 0.1]
+    display = SparsityPathDisplay.from_cv(search)
+    assert_allclose(display.line_.get_ydata(), search.mean_mse_)
+    assert_allclose(display.seen_.get_xydata(), [(1, 4), (2, 2), (4, 1), (8, 0.1)])
+    bars = display.errorbar_.lines[2][0].get_segments()
+    assert_allclose([bar[1, 1] - bar[0, 1] for bar in bars], 2 * search.standard_error_)
+    assert {text.get_text() for text in display.ax_.get_legend().get_texts()} == {
+        "held-out entries, ± standard error", "entries that codes were made from"
+    }  # fmt: skip
+    search.standard_error_ = np.full(4, np.nan)  # of one signal
+    assert SparsityPathDisplay.from_cv(search).errorbar_ is None
+
+
+def test_the_searches_of_the_package(X, dictionary):
+    choice = SparseCoderCV(dictionary, alphas=ALPHAS, random_state=0).fit(X)
+    display = SparsityPathDisplay.from_estimator(choice)
+    assert_allclose(display.line_.get_ydata(), choice.mean_mse_[np.argsort(choice.n_nonzero_path_, kind="stable")])
+    assert_allclose(display.chosen_.get_ydata(), choice.mean_mse_[choice.best_index_])
+    assert display.labels_[0].get_text() == f"penalty {choice.alpha_:.3g}"
+    assert display.ax_.get_xlabel() == "non-zeros a signal (of 20 atoms)"
+    again = SparsityPathDisplay.from_estimator(choice, X, alphas=ALPHAS)  # codes of whole signals
+    assert_allclose(again.line_.get_xydata(), list(points(X, dictionary, ALPHAS)), rtol=1e-4)
 
 
 def test_scales():
@@ -121,6 +148,8 @@ def test_wrong_input(X, dictionary, search):
     for call, message in [
         (lambda: SparsityPathDisplay.from_path(X, dictionary, np.zeros((2, 50, 3))), r"codes\[0\] must have the shape"),
         (lambda: SparsityPathDisplay.from_path(X, dictionary, np.zeros((2, 50, 20)), [1.0]), "there are 2 points, but"),
+        (lambda: SparsityPathDisplay([1, 2], [1.0, 2], seen=[1]).plot(), r"2 points, but seen of shape \(1,\)"),
+        (lambda: SparsityPathDisplay([1, 2], [1.0, 2], spread=[1]).plot(), r"2 points, but spread of shape \(1,\)"),
         (lambda: SparsityPathDisplay([1, 2], [1.0]).plot(), "do not fit to non-zeros"),
         (lambda: SparsityPathDisplay([1, 2], [1.0, 2], chosen=2).plot(), "chosen must be a number from 0 to 1, got 2"),
         (lambda: SparsityPathDisplay([1, 2], [1.0, 2]).plot(scale="sqrt"), "'scale' parameter of SparsityPathDisplay"),
