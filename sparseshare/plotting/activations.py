@@ -22,7 +22,8 @@ from .style import (
 )
 
 _CELLS = 160  # of a picture of codes along each side: more than that and single codes are lost
-_STRIPS = 48  # of a picture of a map
+_SPOTS = 48  # of a map with few activations, so that each is large enough to be seen
+_FEW = 0.02  # share of places
 
 
 class ActivationsDisplay:
@@ -237,7 +238,7 @@ class ActivationsDisplay:
                 below = np.asarray(self.image, np.float64)
                 below = below.mean(axis=2) if below.ndim == 3 else below
                 axes.imshow(below, cmap="gray", alpha=0.35, extent=frame)
-            cells = largest_cells(maps[number], _STRIPS)
+            cells = largest_cells(maps[number], _SPOTS if self.use_[number] <= _FEW else _CELLS)
             self.images_.append(
                 axes.imshow(
                     cells, cmap=SIGNED, norm=FuncNorm((_root, _square), -limit, limit),

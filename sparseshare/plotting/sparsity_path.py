@@ -319,7 +319,9 @@ class SparsityPathDisplay:
             # Beside the curve: under its left arm and its lowest point, or above the arm that falls or rises.
             rises = rank[number] > 0 and place[order[rank[number] - 1], 1] < place[number, 1] - 1e-9
             offset, side, vertical = ((-7, 5), "right", "bottom") if rises else ((8, 4), "left", "bottom")
-            if is_chosen and place[number, 0] > 0.25:
+            if is_chosen and self.seen is not None:  # whose curve lies below
+                offset, side, vertical = (0, 12), "center", "bottom"
+            elif is_chosen and place[number, 0] > 0.25:
                 offset, side, vertical = (-7, -9), "right", "top"
             self.labels_.append(
                 self.ax_.annotate(

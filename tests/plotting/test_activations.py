@@ -82,13 +82,11 @@ def test_maps(rng, title):
     assert len(alone.axes_) == 6
     assert_array_equal(alone.images_[0].get_array(), maps[2])
     assert len(ActivationsDisplay.from_codes(np.zeros((2, 5, 5))).images_) == 2
-    large = ActivationsDisplay.from_codes(np.ones((1, 300, 200)))
-    assert large.images_[0].get_array().shape == (48, 48) and large.images_[0].get_extent() == [
-        -0.5,
-        199.5,
-        299.5,
-        -0.5,
-    ]
+    dense, sparse = np.ones((300, 200)), np.zeros((300, 200))
+    sparse[7, 9] = 1
+    large = ActivationsDisplay.from_codes(np.stack([dense, sparse]))
+    assert [image.get_array().shape for image in large.images_] == [(160, 160), (48, 48)]
+    assert large.images_[0].get_extent() == [-0.5, 199.5, 299.5, -0.5]
 
 
 def test_estimators(rng, codes):
