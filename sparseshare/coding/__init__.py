@@ -1,6 +1,7 @@
 """Codes for a fixed dictionary."""
 
-from .encode import Codes, encode, sparse_encode
+from .codes import Codes
+from .encode import encode, sparse_encode
 from .orthogonal_mp import orthogonal_mp, orthogonal_mp_gram
 from .path import sparse_encode_path
 from .problem import ALGORITHMS, Problem

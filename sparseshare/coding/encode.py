@@ -1,58 +1,17 @@
 """Codes of signals: `encode` for a checked problem, `sparse_encode` for users."""
 
-from typing import NamedTuple
 from warnings import warn
 
 import numpy as np
-from scipy.sparse import csr_array, issparse, vstack
+from scipy.sparse import csr_array, issparse
 from sklearn.exceptions import ConvergenceWarning
 
 from sparseshare.devices import resolve_device
-from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.validation import check_bool, check_dictionary, check_signals
 
-from .lasso import solve_lars, solve_lasso_cd, solve_lasso_lars
+from .forms import encode_form
+from .masks import check_mask
 from .problem import Problem, check_array_beside
-from .proximal import solve_fista, solve_ista
-from .pursuit import solve_mp, solve_ols, solve_omp
-from .thresholding import solve_iht, solve_threshold
-from .tiles import RowsInOrder, Tile, product_of_rows, rows_a_tile, run_in_threads, thread_count, tile_run
-
-SOLVERS = {
-    "lasso_lars": solve_lasso_lars,
-    "lasso_cd": solve_lasso_cd,
-    "ista": solve_ista,
-    "fista": solve_fista,
-    "lars": solve_lars,
-    "omp": solve_omp,
-    "ols": solve_ols,
-    "mp": solve_mp,
-    "iht": solve_iht,
-    "threshold": solve_threshold,
-}
-_BLOCK = 4096  # signals that are held dense at once where each needs more than its tile: masks, weights
-# Relative errors of a correlation, with a margin: no gap below what they amount to is asked for or claimed.
-ROUNDING = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 2e-15}
-
-
-class Codes(NamedTuple):
-    """Codes and, for every signal, how good they are.
-
-    Attributes
-    ----------
-    values : csr_array or ndarray of shape (n_samples, n_components)
-    gap : ndarray of shape (n_samples,)
-        Relative duality gap of lasso codes (of 0.5 ||x||^2; never below what the dtype can certify), squared residual
-        norm of pursuits, 0 for `threshold` and NaN for `lars`, which minimise nothing.
-    n_iter : ndarray of shape (n_samples,)
-        Rounds, sweeps, iterations or atoms, as the algorithm counts.
-    converged : ndarray of shape (n_samples,), bool
-    """
-
-    values: object
-    gap: np.ndarray
-    n_iter: np.ndarray
-    converged: np.ndarray
 
 
 def encode(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=False):
@@ -78,176 +37,11 @@ def encode(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=Fal
     -------
     Codes
     """
-    n_samples = X.shape[0]
-    problem.check_samples(n_samples)
-    if n_samples > _BLOCK and (mask is not None or problem.weights is not None):
-        return _encode_blocks(X, problem, init, n_jobs, mask, dense)
-    if mask is not None:
-        return _encode_masked(X, problem, mask, init, n_jobs, dense)
-    if np.ndim(problem.weights) == 2:
-        groups = [(slice(i, i + 1), problem.restricted(weights=problem.weights[i], rows=slice(i, i + 1)))
-                  for i in range(n_samples)]  # fmt: skip
-        return _encode_groups(X, groups, problem, init, n_jobs, dense)
-    if problem.form.lasso and problem.weights is not None and (problem.weights == 0).any():
-        return _encode_unpenalised(X, problem, n_jobs, dense)
-    return _encode_tiles(X, problem, init, n_jobs, cov, dense)
-
-
-def _encode_tiles(X, problem, init, n_jobs, cov, dense):
-    solve = SOLVERS[problem.algorithm]
-    n_samples = X.shape[0]
-    tol = max(problem.tol, ROUNDING[problem.dtype])
-    n_rows = rows_a_tile(problem)
-    n_tiles = -(-n_samples // n_rows)
-    gap, n_iter, converged = np.zeros(n_samples), np.zeros(n_samples, np.int32), np.ones(n_samples, bool)
-    n_threads = thread_count(n_jobs)
-    if dense:
-        values = np.zeros((n_samples, problem.n_components), problem.dtype)
-    else:
-        guess = n_samples * min(problem.capacity, 32)
-        packed = RowsInOrder(n_samples, problem.n_components, problem.dtype, guess)
-    tiles = {}
-
-    def work(number, worker):
-        rows = slice(number * n_rows, min((number + 1) * n_rows, n_samples))
-        if worker not in tiles:
-            tiles[worker] = Tile(problem, min(n_rows, -(-n_samples // 128) * 128))
-        tile = tiles[worker]
-        tile.load(X, rows, cov, init)
-        solve(problem, tile, tol)
-        gap[rows], converged[rows] = certify(problem, tile, tol)
-        n_iter[rows] = tile.iterations
-        if dense:
-            tile.spread(values[rows])
-        else:
-            packed.put(number, *tile.pack())
-
-    with tile_run(problem):
-        run_in_threads(work, n_tiles, n_threads)
-    return Codes(values if dense else packed.csr(), gap, n_iter, converged)
-
-
-def certify(problem, tile, tol):
-    """The gap or residual of each signal in the user's units, and whether the solver has done what it was asked."""
-    if problem.form.pursuit:
-        return tile.gaps / tile.units**2, tile.status != 1
-    if not problem.form.lasso:
-        return 0.0 if problem.algorithm == "threshold" else np.nan, tile.status != 1
-    relative, converged = np.empty(len(tile.gaps)), np.empty(len(tile.gaps), bool)
-    kernels_for("cpu", "signals").certify_tile(
-        tile.values, tile.counts, tile.gaps, tile.norms2, tile.status, tol, ROUNDING[problem.dtype], relative, converged
+    problem.check_samples(X.shape[0])
+    mask = check_mask(mask, X.shape)
+    return encode_form(
+        X, problem, init=init, n_jobs=n_jobs, mask=mask, cov=None if mask is not None else cov, dense=dense
     )
-    return relative, converged
-
-
-def _encode_blocks(X, problem, init, n_jobs, mask, dense):
-    """A block of signals after the other, for the forms that need a dense copy of their signals."""
-    parts = []
-    for start in range(0, X.shape[0], _BLOCK):
-        rows = slice(start, min(start + _BLOCK, X.shape[0]))
-        weights = problem.weights[rows] if np.ndim(problem.weights) == 2 else None
-        own_mask = mask if mask is None or isinstance(mask, str) else np.asarray(mask)[rows]
-        own_init = None if init is None else init[rows]
-        own = problem.restricted(weights=weights, rows=rows)
-        parts.append(encode(X[rows], own, init=own_init, n_jobs=n_jobs, mask=own_mask))
-    return _joined(parts, slice(None), dense)
-
-
-def _joined(parts, order, dense):
-    """Codes of several blocks of signals as one, in another order."""
-    values = csr_array(vstack([part.values for part in parts], format="csr"))[order]
-    gap, n_iter, converged = (np.concatenate([part[k] for part in parts])[order] for k in (1, 2, 3))
-    return Codes(values.toarray() if dense else values, gap, n_iter, converged)
-
-
-def _encode_groups(X, groups, problem, init, n_jobs, dense):
-    """Problems of their own for groups of rows (a slice or an array of row numbers each), put together again."""
-    parts = [None] * len(groups)
-
-    def work(number, _):
-        rows, own = groups[number]
-        groups[number] = rows, None  # a problem of its own has a Gram matrix of its own: do not keep them all
-        start = None if init is None else init[rows]
-        parts[number] = encode(X[rows], own, init=start, n_jobs=1)
-
-    run_in_threads(work, len(groups), thread_count(n_jobs))
-    order = np.concatenate(
-        [np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows for rows, _ in groups]
-    )
-    return _joined(parts, np.argsort(order), dense)
-
-
-def _encode_masked(X, problem, mask, init, n_jobs, dense):
-    """Signals with the same entries missing share a problem: the dictionary without those features."""
-    X = X.toarray() if issparse(X) else np.asarray(X)
-    X = X.astype(problem.dtype, copy=False)
-    missing = _check_mask(X, mask)
-    X = np.where(missing, problem.dtype.type(0), X)
-    patterns, which = np.unique(np.packbits(missing, axis=1), axis=0, return_inverse=True)
-    which = which.ravel()
-    order = np.argsort(which, kind="stable")
-    edges = np.searchsorted(which[order], np.arange(len(patterns) + 1))
-    groups = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
-        rows = order[start:stop]
-        own_weights = problem.weights[rows] if np.ndim(problem.weights) == 2 else None
-        groups.append((rows, problem.restricted(~missing[rows[0]], own_weights, rows)))
-    return _encode_groups(X, groups, problem, init, n_jobs, dense)
-
-
-def _check_mask(X, mask):
-    if isinstance(mask, str):
-        if mask != "nan":
-            raise ValueError(f"mask must be 'nan' or a boolean array of X's shape, True where missing; got {mask!r}")
-        missing = np.isnan(X)
-    else:
-        missing = np.asarray(mask)
-        if missing.shape != X.shape or missing.dtype != bool:
-            raise ValueError(
-                f"mask must be 'nan' or a boolean array of X's shape {X.shape}, True where missing; got an array of "
-                f"shape {missing.shape} and dtype {missing.dtype}"
-            )
-    bad = np.flatnonzero((~np.isfinite(X) & ~missing).any(axis=1))
-    if len(bad):
-        raise ValueError(f"X contains NaN or infinity where mask says it is observed, first in row {bad[0]}")
-    empty = np.flatnonzero(missing.all(axis=1))
-    if len(empty):
-        raise ValueError(f"every entry of row {empty[0]} of X is missing: nothing to code; leave such rows out")
-    return missing
-
-
-def _encode_unpenalised(X, problem, n_jobs, dense):
-    """Atoms of weight 0 are solved out: the lasso sees what they leave of signals and atoms.
-
-    With loose atoms F and quadratic penalty l2, their best codes leave |M^(1/2) (x - w D)|^2 of the error, where
-    M = I - F' inv(F F' + l2 I) F: for l2 = 0 the projection away from F.
-    """
-    free = problem.weights == 0
-    X = (X.toarray() if issparse(X) else np.asarray(X)).astype(problem.dtype, copy=False)
-    if not np.isfinite(X).all():
-        raise ValueError("X contains NaN or infinity; for missing entries pass mask='nan' to sparse_encode")
-    l2 = problem.alpha * (1 - problem.l1_ratio) if problem.l1_ratio != 1 else 0.0
-    left, sizes, basis = np.linalg.svd(problem.dictionary[free].astype(np.float64), full_matrices=False)
-    kept = sizes > 1e-10 * sizes.max()
-    left, sizes, basis = left[:, kept], sizes[kept], basis[kept]
-    removed = 1 - np.sqrt(l2 / (sizes**2 + l2))
-
-    def remove(rows):
-        rows = rows.astype(np.float64)
-        return (rows - product_of_rows(product_of_rows(rows, basis.T * removed), basis)).astype(problem.dtype)
-
-    bound = problem.restricted(weights=np.where(free, np.inf, problem.weights))
-    bound.dictionary, bound._given_gram = remove(problem.dictionary), None
-    codes = encode(remove(X), bound, n_jobs=n_jobs)
-    rest = X - codes.values @ problem.dictionary
-    loose = product_of_rows(product_of_rows(rest, basis.T * (sizes / (sizes**2 + l2))), left.T)
-    exact = csr_array(loose.astype(problem.dtype))
-    exact = csr_array(
-        (exact.data, np.flatnonzero(free).astype(np.int32)[exact.indices], exact.indptr), codes.values.shape
-    )
-    values = csr_array(codes.values + exact)
-    values.sort_indices()
-    return codes._replace(values=values.toarray() if dense else values)
 
 
 def sparse_encode(

@@ -10,10 +10,22 @@ def solve_lasso_lars(problem, tile, tol):
     if problem.constrained:
         _follow_path(problem, tile, tol, drop=True)
         return
+    alphas = problem.penalties(tile.rows, tile.units)
+    if tile.missing is not None:
+        codes = tile.indices, tile.values, tile.counts, tile.gaps, tile.iterations, tile.status
+        solve_masked(problem, tile, tol, alphas[:, None], *(array[:, None] for array in codes))
+        return
     kernels_for("cpu", "active_set").lasso_tile(
-        tile.correlations, tile.norms2, problem.gram, problem.penalties(tile.rows, tile.units), tol,
-        problem.max_iter, problem.positive, tile.indices, tile.values, tile.counts, tile.gaps, tile.iterations,
-        tile.status,
+        tile.correlations, tile.norms2, problem.gram, alphas, tol, problem.max_iter, problem.positive, tile.indices,
+        tile.values, tile.counts, tile.gaps, tile.iterations, tile.status,
+    )  # fmt: skip
+
+
+def solve_masked(problem, tile, tol, alphas, indices, values, counts, gaps, iterations, status):
+    """Signals with a mask each, at one penalty after the other; results have a column a penalty."""
+    kernels_for("cpu", "masked").masked_lasso_tile(
+        tile.correlations, tile.norms2, problem.atoms, problem.transposed_atoms, tile.missing, problem.ridge, alphas,
+        tol, problem.max_iter, problem.positive, tile.exponents, indices, values, counts, gaps, iterations, status,
     )  # fmt: skip
 
 

@@ -6,7 +6,10 @@ from sparseshare.devices import resolve_device
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.validation import check_bool, check_dictionary, check_signals
 
-from .encode import ROUNDING, Codes, certify, encode, warn_if_not_converged
+from .codes import ROUNDING, Codes, certify
+from .encode import encode, warn_if_not_converged
+from .lasso import solve_masked
+from .masks import check_mask
 from .problem import Problem
 from .pursuit import solve_ols, solve_omp
 from .tiles import RowsInOrder, Tile, rows_a_tile, run_in_threads, thread_count, tile_run
@@ -27,6 +30,7 @@ def sparse_encode_path(
     tol=1e-6,
     max_iter=1000,
     n_jobs=None,
+    mask=None,
     device="auto",
     sparse_output=False,
 ):
@@ -57,6 +61,9 @@ def sparse_encode_path(
         Rounds at most, a signal and penalty.
     n_jobs : int or None, default=None
         Threads; None means all.
+    mask : bool array of shape (n_samples, n_features) or "nan", default=None
+        True where an entry is missing; "nan": where X is NaN. Missing entries do not count in the error. With a mask,
+        "ols" and positive "omp" code each count on its own.
     device : str, default="auto"
     sparse_output : bool, default=False
 
@@ -106,6 +113,7 @@ def sparse_encode_path(
         raise ValueError(
             f"sparse_encode_path needs {name}, a list with at least one entry, for algorithm={algorithm!r}"
         )
+    mask = check_mask(mask, X.shape)
     settings = dict(positive=positive, tol=tol, max_iter=max_iter, owner="sparse_encode_path")
     if algorithm == "lasso_lars":
         order = np.argsort(-stops, kind="stable")
@@ -114,7 +122,7 @@ def sparse_encode_path(
         if np.ndim(problems[0].weights) == 2 or (problems[0].weights is not None and (problems[0].weights == 0).any()):
             raise ValueError("sparse_encode_path takes weights of shape (n_components,), all above 0")
         groups = [problems] if l1_ratio == 1 else [[problem] for problem in problems]
-        parts = [_lasso_path(X, group, n_jobs) for group in groups]
+        parts = [_lasso_path(X, group, n_jobs, mask) for group in groups]
         paths = [codes for values, _, _ in parts for codes in values]
         gap, converged = (np.concatenate([part[k] for part in parts], axis=None) for k in (1, 2))
         warn_if_not_converged(Codes(paths, gap, None, converged), problems[0])
@@ -124,17 +132,18 @@ def sparse_encode_path(
         if (stops < 1).any() or stops.dtype.kind not in "iu":
             raise ValueError(f"n_nonzero_coefs must hold integers of at least 1, got {wanted}")
         stops = np.minimum(stops[order], problem.counts).astype(np.int64)
-        if positive:  # atoms come and go, so that no pursuit passes the codes of smaller ones
+        # non-negative codes lose atoms, too, so that no pursuit passes the codes of smaller ones
+        if positive or (mask is not None and not problem.takes_masks):
             settings.update(algorithm=algorithm)
             problems = [Problem(dictionary, n_nonzero_coefs=stop, **settings) for stop in stops]
-            paths = [encode(X, problem, n_jobs=n_jobs).values for problem in problems]
+            paths = [encode(X, problem, n_jobs=n_jobs, mask=mask).values for problem in problems]
         else:
-            paths = _pursuit_path(X, problem, stops, n_jobs)
+            paths = _pursuit_path(X, problem, stops, n_jobs, mask)
     paths = [paths[k] for k in np.argsort(order)]
     return paths if sparse_output else np.stack([path.toarray() for path in paths])
 
 
-def _lasso_path(X, problems, n_jobs):
+def _lasso_path(X, problems, n_jobs, mask):
     """Codes for problems that differ in alpha alone, from large to small, with gaps and whether they converged."""
     first = problems[0]
     gap, converged = np.zeros((len(problems), X.shape[0])), np.ones((len(problems), X.shape[0]), bool)
@@ -142,23 +151,24 @@ def _lasso_path(X, problems, n_jobs):
 
     def solve(tile, path):
         alphas = np.stack([problem.penalties(tile.rows, tile.units) for problem in problems], axis=1)
-        solve_path = kernels_for("cpu", "active_set").lasso_path_tile
-        if len(problems) > _MANY:
-            solve_path = kernels_for("cpu", "homotopy").path_tile
-        solve_path(
-            tile.correlations, tile.norms2, first.gram, alphas, tol, first.max_iter, first.positive, path.indices,
-            path.values, path.counts, path.gaps, path.iterations, path.status,
-        )  # fmt: skip
+        codes = path.indices, path.values, path.counts, path.gaps, path.iterations, path.status
+        if tile.missing is not None:
+            solve_masked(first, tile, tol, alphas, *codes)
+        else:
+            solve_path = kernels_for("cpu", "active_set").lasso_path_tile
+            if len(problems) > _MANY:
+                solve_path = kernels_for("cpu", "homotopy").path_tile
+            solve_path(tile.correlations, tile.norms2, first.gram, alphas, tol, first.max_iter, first.positive, *codes)
         for p in range(len(problems)):
             tile.indices, tile.values, tile.counts = path.indices[:, p], path.values[:, p], path.counts[:, p]
             tile.gaps, tile.status = path.gaps[:, p], path.status[:, p]
             gap[p, tile.rows], converged[p, tile.rows] = certify(first, tile, tol)
             yield tile.pack()
 
-    return _run(X, first, len(problems), solve, n_jobs), gap, converged
+    return _run(X, first, len(problems), solve, n_jobs, mask), gap, converged
 
 
-def _pursuit_path(X, problem, stops, n_jobs):
+def _pursuit_path(X, problem, stops, n_jobs, mask):
     """Codes of the first atoms of one pursuit, for increasing counts."""
     solver = {"omp": solve_omp, "ols": solve_ols}[problem.algorithm]
 
@@ -170,7 +180,7 @@ def _pursuit_path(X, problem, stops, n_jobs):
             tile.values, tile.counts = path.values[:, p], np.minimum(counts, stop).astype(np.int32)
             yield tile.pack()
 
-    return _run(X, problem, len(stops), solve, n_jobs)
+    return _run(X, problem, len(stops), solve, n_jobs, mask)
 
 
 class _Path:
@@ -192,7 +202,7 @@ class _Path:
         self.counts[:] = 0
 
 
-def _run(X, problem, n_stops, solve, n_jobs):
+def _run(X, problem, n_stops, solve, n_jobs, mask):
     n_samples, n_rows = X.shape[0], rows_a_tile(problem)
     packed = [
         RowsInOrder(n_samples, problem.n_components, problem.dtype, n_samples * min(problem.capacity, 32))
@@ -205,11 +215,11 @@ def _run(X, problem, n_stops, solve, n_jobs):
             scratch[worker] = Tile(problem, n_rows), _Path(problem, n_rows, n_stops)
         tile, path = scratch[worker]
         rows = slice(number * n_rows, min((number + 1) * n_rows, n_samples))
-        tile.load(X, rows)
+        tile.load(X, rows, mask=mask)
         path.load(rows.stop - rows.start)
         for rows_of_stop, codes in zip(packed, solve(tile, path), strict=True):
             rows_of_stop.put(number, *codes)
 
-    with tile_run(problem):
+    with tile_run(problem, mask is not None):
         run_in_threads(work, -(-n_samples // n_rows), thread_count(n_jobs))
     return [rows_of_stop.csr() for rows_of_stop in packed]

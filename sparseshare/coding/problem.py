@@ -15,7 +15,7 @@ from sparseshare.validation import check_bool, check_choice, check_dictionary, c
 
 ATOM_PADDING = 64  # atoms: the kernels' vectors come in blocks of this many
 _BYTES = 64  # of a vector
-_DERIVED = ("atoms", "atom_scale", "code_scale", "gram", "lipschitz", "_norms", "_unit")
+_DERIVED = ("atoms", "atom_scale", "code_scale", "gram", "lipschitz", "ridge", "transposed_atoms", "_norms", "_unit")
 _FREE = 2.0**-60  # the weight that `threshold` gives to atoms without penalty: alpha times this is lost in rounding
 
 
@@ -238,6 +238,14 @@ class Problem:
                     setattr(other, name, value[rows])
         return other
 
+    @property
+    def takes_masks(self):
+        """Whether the solver takes signals with a mask each; otherwise every mask makes a problem of its own."""
+        if self.algorithm == "omp":
+            return not self.positive
+        plain = self.weights is None or (self.weights.ndim == 1 and bool((self.weights > 0).all()))
+        return self.algorithm == "lasso_lars" and plain and not self.constrained
+
     # --------------------------------------------------------------------------------------------- what the kernels see
     @cached_property
     def atom_scale(self):
@@ -300,8 +308,23 @@ class Problem:
         if self.form.pursuit:
             diagonal[diagonal > 0.5] = 1
         elif self.l1_ratio != 1:
-            diagonal[: self.n_components] += (self.alpha * (1 - self.l1_ratio) * self.atom_scale**2).astype(self.dtype)
+            diagonal += self.ridge
         return gram
+
+    @cached_property
+    def ridge(self):
+        """The quadratic penalty of each of the scaled atoms, padded."""
+        ridge = np.zeros(len(self.atoms), self.dtype)
+        if self.l1_ratio != 1:
+            ridge[: self.n_components] = self.alpha * (1 - self.l1_ratio) * self.atom_scale**2
+        return ridge
+
+    @cached_property
+    def transposed_atoms(self):
+        """Scaled atoms, one a column: (n_features, n_padded)."""
+        atoms = aligned_zeros(self.atoms.shape[::-1], self.dtype)
+        atoms[...] = self.atoms.T
+        return atoms
 
     @cached_property
     def lipschitz(self):

@@ -16,10 +16,16 @@ def solve_omp(problem, tile, tol, stops=_NO_STOPS, path_values=None):
             tile.gaps, tile.iterations, tile.status,
         )  # fmt: skip
         return
-    kernels_for("cpu", "pursuit").omp_tile(
-        tile.correlations, tile.norms2, problem.gram, counts, errors, None, stops, tile.indices,
-        tile.values, tile.counts, tile.gaps, tile.status, _path(tile, path_values),
-    )  # fmt: skip
+    codes = tile.indices, tile.values, tile.counts, tile.gaps, tile.status, _path(tile, path_values)
+    if tile.missing is not None:
+        kernels_for("cpu", "masked").masked_omp_tile(
+            tile.correlations, tile.norms2, problem.atoms, problem.transposed_atoms, tile.missing, counts, errors,
+            stops, *codes,
+        )  # fmt: skip
+    else:
+        kernels_for("cpu", "pursuit").omp_tile(
+            tile.correlations, tile.norms2, problem.gram, counts, errors, None, stops, *codes
+        )
     tile.iterations[:] = tile.counts
 
 

@@ -17,6 +17,7 @@ from threadpoolctl import ThreadpoolController
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.validation import check_number
 
+from .masks import hide_missing, mask_of_rows
 from .problem import aligned_zeros
 
 PRODUCT_ROWS = 128  # signals a matrix product: BLAS may take another path, with other last bits, for other shapes
@@ -131,8 +132,8 @@ class Tile:
         self._kernels = kernels_for("cpu", "signals")
         self.problem = problem
 
-    def load(self, X, rows, cov=None, init=None):
-        """Scale signals `rows` and correlate them with the atoms."""
+    def load(self, X, rows, cov=None, init=None, mask=None):
+        """Scale signals `rows` and correlate them with the atoms; missing entries become zeros, noted in `missing`."""
         problem, n = self.problem, rows.stop - rows.start
         self.rows = rows
         for name in (
@@ -150,6 +151,9 @@ class Tile:
             setattr(self, name, getattr(self, f"_{name}")[:n])
         block = X[rows]
         block = np.ascontiguousarray(block.toarray() if issparse(block) else block, dtype=problem.dtype)
+        self.missing = None
+        if mask is not None:
+            block, self.missing = hide_missing(block, mask_of_rows(mask, rows), rows.start)
         padded = -(-n // PRODUCT_ROWS) * PRODUCT_ROWS
         bits = block.view(np.int32 if block.itemsize == 4 else np.int64)
         bad = self._kernels.scale_tile(block, bits, self.signals[:padded], self.exponents, self.units, self.norms2)
@@ -216,10 +220,13 @@ def rows_a_tile(problem):
 
 
 @contextmanager
-def tile_run(problem):
+def tile_run(problem, masked=False):
     """BLAS held to one thread, and what all tiles share computed once."""
     with single_threaded_blas:
-        problem.atoms, problem.gram  # noqa: B018 - computed here, by one thread
+        if masked:
+            problem.transposed_atoms, problem.ridge  # noqa: B018 - computed here, by one thread
+        else:
+            problem.atoms, problem.gram  # noqa: B018
         yield
 
 

@@ -10,8 +10,8 @@ from coding.problems import LASSO, PURSUITS, signals_and_atoms
 from scipy.sparse import csr_array, csr_matrix
 
 from sparseshare import sparse_encode, sparse_encode_path
-from sparseshare.coding import encode as encode_module  # noqa: F401 - the name of a function, too
-from sparseshare.coding import path, tiles
+from sparseshare.coding import codes as codes_module
+from sparseshare.coding import forms, path, tiles
 
 ALGORITHMS = (*LASSO, "lars", *PURSUITS, "threshold")
 
@@ -29,9 +29,7 @@ def options_of(algorithm):
 @pytest.fixture
 def threads(monkeypatch):
     """Let n_jobs be taken at its word, on machines with fewer processors too."""
-    import sys
-
-    for module in (sys.modules["sparseshare.coding.encode"], path):
+    for module in (codes_module, forms, path):
         monkeypatch.setattr(module, "thread_count", lambda n_jobs=None: n_jobs or 1)
 
 
@@ -68,20 +66,32 @@ def test_sparse_and_memory_mapped_signals(algorithm, dtype, tmp_path):
     "options",
     [
         {"alpha": 0.2, "mask": np.arange(300 * 20).reshape(300, 20) % 7 == 3},
+        {"algorithm": "omp", "n_nonzero_coefs": 4, "mask": np.arange(300 * 20).reshape(300, 20) % 13 > 8},
+        {"algorithm": "ista", "tol": 1e-3, "alpha": 0.2, "mask": np.arange(300 * 20).reshape(300, 20) % 7 == 3},
         {"alpha": 0.2, "weights": np.random.default_rng(0).uniform(0.5, 2, (300, 70))},
         {"alpha": 0.2, "weights": np.where(np.arange(70) % 9, 1.0, 0.0)},
         {"max_l1_norm": 1.0},
         {"max_error": np.linspace(0.1, 1, 300)},
     ],
-    ids=["mask", "weights of signals", "free atoms", "bounded norm", "bounded error"],
+    ids=[
+        "mask",
+        "mask for omp",
+        "masks in groups",
+        "weights of signals",
+        "free atoms",
+        "bounded norm",
+        "bounded error",
+    ],
 )
-def test_forms(options, threads, dtype):
+def test_forms(options, threads, dtype, monkeypatch):
     X, D = many_signals(dtype, 300)
     codes = sparse_encode(X, D, n_jobs=1, **options)
     np.testing.assert_array_equal(sparse_encode(X, D, n_jobs=4, **options), codes)
     rows = slice(1, None, 3)
     own = {name: a[rows] if np.shape(a)[:1] == (300,) else a for name, a in options.items()}
     np.testing.assert_array_equal(sparse_encode(X[rows], D, **own), codes[rows])
+    monkeypatch.setattr(tiles, "_TILE_ENTRIES", 1)
+    np.testing.assert_array_equal(sparse_encode(X, D, n_jobs=3, **options), codes)
 
 
 @pytest.mark.parametrize("options", [{"alphas": [0.1, 0.5]}, {"algorithm": "ols", "n_nonzero_coefs": [5, 2]}])

@@ -9,8 +9,9 @@ from math import sqrt
 import numpy as np
 
 from .duality import duality_gap
-from .factor import append_atom, capacity_for, clear_tail, delete_atom, project_atom, solve, triangles
+from .factor import append_atom, capacity_for, clear_tail, delete_atom, project_column, solve, triangles
 from .jit import inline, kernel, part, rare
+from .observed import correlate_code, gram_row, squared_norm
 from .vectors import SLOTS, lanes_above, lowest_bit, sweep
 
 _ROUND = 4  # atoms a round at most: more bring in atoms that have to leave again
@@ -39,12 +40,12 @@ def lasso_tile(Q, norms2, G, alpha, tol, max_iter, positive, indices, values, co
     iterations : (T,) int32, out: rounds
     status : (T,) int8, out: 0 within the tolerance or the float's own limit, 1 stopped at max_iter, 2 stalled
     """
-    limit = indices.shape[1]
-    scratch = _scratch(Q, limit)
+    idx = np.zeros(capacity_for(indices.shape[1]), np.int32)
+    scratch = _scratch(Q, idx, idx)
     for i in range(Q.shape[0]):
         here = slice(i, i + 1)
         _solve_signal(
-            Q[i], norms2[i], G, alpha[here], tol, max_iter, positive, indices[here], values[here], counts[here],
+            Q[i], norms2[i], G, None, alpha[here], tol, max_iter, positive, indices[here], values[here], counts[here],
             gaps[here], iterations[here], status[here], *scratch,
         )  # fmt: skip
 
@@ -55,43 +56,45 @@ def lasso_path_tile(Q, norms2, G, alphas, tol, max_iter, positive, indices, valu
 
     `alphas` is (T, P), best in descending order; all results have P as their second dimension.
     """
-    scratch = _scratch(Q, indices.shape[2])
+    idx = np.zeros(capacity_for(indices.shape[2]), np.int32)
+    scratch = _scratch(Q, idx, idx)
     for i in range(Q.shape[0]):
         _solve_signal(
-            Q[i], norms2[i], G, alphas[i], tol, max_iter, positive, indices[i], values[i], counts[i], gaps[i],
+            Q[i], norms2[i], G, None, alphas[i], tol, max_iter, positive, indices[i], values[i], counts[i], gaps[i],
             iterations[i], status[i], *scratch,
         )  # fmt: skip
 
 
 @inline
-def _scratch(Q, limit):
-    capacity = capacity_for(limit)
+def _scratch(Q, idx, place):
+    """`idx` holds the atoms in use, `place` their rows of G: the same array, but for masked signals."""
+    capacity = len(idx)
     lower, upper = triangles(capacity, Q)
     rows = np.zeros((7, capacity), Q.dtype)  # taken one by one: unpacked rows are not known to be contiguous
     return (
-        lower, upper, np.empty(Q.shape[1], Q.dtype), np.zeros(capacity, np.int32), rows[0], rows[1], rows[2],
-        rows[3], rows[4], rows[5], rows[6], np.full(Q.shape[1], -1, np.int32), np.empty(SLOTS, Q.dtype),
-        np.empty(SLOTS, np.int32),
+        lower, upper, np.empty(Q.shape[1], Q.dtype), idx, place, rows[0], rows[1], rows[2], rows[3], rows[4], rows[5],
+        rows[6], np.full(Q.shape[1], -1, np.int32), np.empty(SLOTS, Q.dtype), np.empty(SLOTS, np.int32),
     )  # fmt: skip
 
 
 @part
 def _solve_signal(
-    q, norm2, G, penalties, tol, max_iter, positive, indices, values, counts, gaps, iterations, status,
-    lower, upper, g, idx, coef, sign, rhs, step, column, projection, expansion, position, top_value, top_atom,
+    q, norm2, G, observed, penalties, tol, max_iter, positive, indices, values, counts, gaps, iterations, status,
+    lower, upper, g, idx, place, coef, sign, rhs, step, column, projection, expansion, position, top_value, top_atom,
 ):  # fmt: skip
     """One signal of the tile, at one penalty after the other; the factor and the active set go on."""
     m = np.int64(0)  # a bare 0 is a type of its own, for which all parts would be compiled once more
     if counts[0] > 0:
         m = _start(
-            G, positive, indices[0], values[0], counts[0],
-            lower, upper, idx, coef, sign, column, projection, expansion, position,
+            G, observed, positive, indices[0], values[0], counts[0],
+            lower, upper, idx, place, coef, sign, column, projection, expansion, position,
         )  # fmt: skip
     for p in range(len(penalties)):
         row, code = indices[p], values[p]
         m, kept, top, outcome, rounds = _solve_penalty(
-            q, norm2, G, penalties[p], tol, max_iter, positive, m, row, code,
-            lower, upper, g, idx, coef, sign, rhs, step, column, projection, expansion, position, top_value, top_atom,
+            q, norm2, G, observed, penalties[p], tol, max_iter, positive, m, row, code,
+            lower, upper, g, idx, place, coef, sign, rhs, step, column, projection, expansion, position, top_value,
+            top_atom,
         )  # fmt: skip
         iterations[p], status[p] = max(rounds, 1), outcome
         if outcome < _DIVERGED:
@@ -101,11 +104,11 @@ def _solve_signal(
             counts[p], status[p] = kept, 2
             for a in range(m):
                 position[idx[a]] = -1
-            top = _correlate(q, G, row, code, kept, positive, g, top_value, top_atom)
+            top = _correlate(q, G, observed, row, code, kept, positive, g, top_value, top_atom)
             gaps[p] = duality_gap(q, g, row, code, kept, norm2, penalties[p], top)
             m = _start(
-                G, positive, row, code, kept,
-                lower, upper, idx, coef, sign, column, projection, expansion, position,
+                G, observed, positive, row, code, kept,
+                lower, upper, idx, place, coef, sign, column, projection, expansion, position,
             )  # fmt: skip
     for a in range(m):
         position[idx[a]] = -1
@@ -113,8 +116,8 @@ def _solve_signal(
 
 @part
 def _solve_penalty(
-    q, norm2, G, penalty, tol, max_iter, positive, m, row, code,
-    lower, upper, g, idx, coef, sign, rhs, step, column, projection, expansion, position, top_value, top_atom,
+    q, norm2, G, observed, penalty, tol, max_iter, positive, m, row, code,
+    lower, upper, g, idx, place, coef, sign, rhs, step, column, projection, expansion, position, top_value, top_atom,
 ):  # fmt: skip
     """Rounds until the gap is within tol or the optimality conditions hold to rounding, from m atoms in use.
 
@@ -131,7 +134,7 @@ def _solve_penalty(
     refine, refinements, rounds, outcome = m > 0, 0, 0, -1
     fragile, kept, lowest = False, np.int64(0), 0.5 * norm2
     while True:
-        j = sweep(q, G, idx, coef, m, None, positive, g, top_value, top_atom)
+        j = sweep(q, G, place, coef, m, None, positive, g, top_value, top_atom)
         top = g[j] if positive else abs(g[j])
         if fragile:
             objective = _objective(q, g, idx, coef, m, norm2, penalty)
@@ -166,8 +169,9 @@ def _solve_penalty(
         else:
             threshold = penalty + max(delta, q.dtype.type(_REACH) * (top - penalty))
             grown, exchanged = _enter(
-                j, threshold, G, penalty, m, row, code,
-                lower, upper, g, idx, coef, sign, rhs, column, projection, expansion, position, top_value, top_atom,
+                j, threshold, G, observed, penalty, m, row, code,
+                lower, upper, g, idx, place, coef, sign, rhs, column, projection, expansion, position, top_value,
+                top_atom,
             )  # fmt: skip
             if exchanged:  # the residual is the old one but for rounding, the conditions of all atoms are new
                 fragile, kept, m, refine = True, m, grown, True
@@ -179,13 +183,13 @@ def _solve_penalty(
                 if lower[a, a] > _FRAGILE and not fragile:
                     fragile, kept = True, _keep(idx, coef, m, row, code)
             m = grown
-        m = _descend(first, m, idx, coef, sign, rhs, step, column, position, lower, upper)
+        m = _descend(first, m, observed, idx, place, coef, sign, rhs, step, column, position, lower, upper)
 
 
 @part
 def _enter(
-    j, threshold, G, penalty, m, row, code,
-    lower, upper, g, idx, coef, sign, rhs, column, projection, expansion, position, top_value, top_atom,
+    j, threshold, G, observed, penalty, m, row, code,
+    lower, upper, g, idx, place, coef, sign, rhs, column, projection, expansion, position, top_value, top_atom,
 ):  # fmt: skip
     """Let atom j in, and up to three that violate almost as much, or exchange j for one in use.
 
@@ -199,10 +203,15 @@ def _enter(
     value, exchanged = zero, False
     while True:
         s = one if g[j] > 0 else -one
-        pivot2 = G[j, j] - project_atom(G[j], idx, m, upper, column, projection)
-        if pivot2 > (least if exchanged else dependent) * G[j, j] and m < len(row):
+        norm2 = squared_norm(G, observed, j)
+        for a in range(m):
+            column[a] = G[place[a], j]
+        pivot2 = norm2 - project_column(column, m, upper, projection)
+        if pivot2 > (least if exchanged else dependent) * norm2 and m < len(row):
             append_atom(projection, pivot2, m, lower, upper, expansion)
             idx[m], sign[m], coef[m], rhs[m], position[j] = j, s, value, g[j] - penalty * s, m
+            if observed is not None:
+                gram_row(observed, j, G[place[m]])
             m += 1
         elif m == before and not exchanged:
             _keep(idx, coef, m, row, code)
@@ -210,11 +219,11 @@ def _enter(
             if drop < 0:
                 return m, False
             exchanged = True
-            m = _leave(drop, m, idx, sign, coef, rhs, position, lower, upper)
+            m = _leave(drop, m, observed, idx, place, sign, coef, rhs, position, lower, upper)
             continue  # with the same atom, which is independent of those that stay
         if exchanged or m - before == allowed:
             return m, exchanged
-        j, bits = _next_violator(bits, top_value, top_atom, G, idx, before, m, position)
+        j, bits = _next_violator(bits, top_value, top_atom, G, observed, place, before, m, position)
         if j < 0:
             return m, False
 
@@ -237,33 +246,40 @@ def _objective(q, g, idx, coef, m, norm2, penalty):
 
 
 @rare
-def _correlate(q, G, idx, coef, m, positive, g, top_value, top_atom):
+def _correlate(q, G, observed, idx, coef, m, positive, g, top_value, top_atom):
     """The correlations of all atoms with the residual of a code, and the largest score."""
+    if observed is not None:
+        return correlate_code(observed, q, idx, coef, m, positive, g, top_value, top_atom)
     j = sweep(q, G, idx, coef, m, None, positive, g, top_value, top_atom)
     return g[j] if positive else abs(g[j])
 
 
 @rare
 def _start(
-    G, positive, indices, values, count,
-    lower, upper, idx, coef, sign, column, projection, expansion, position,
+    G, observed, positive, indices, values, count,
+    lower, upper, idx, place, coef, sign, column, projection, expansion, position,
 ):  # fmt: skip
     """The active set of the given code, without atoms that depend on earlier ones; returns its size."""
     dependent = G.dtype.type(1e-6) if G.itemsize == 4 else G.dtype.type(1e-10)
     m = np.int64(0)
     for a in range(count):
         j, value = indices[a], values[a]
-        pivot2 = G[j, j] - project_atom(G[j], idx, m, upper, column, projection)
-        if pivot2 > dependent * G[j, j] and value != 0 and not (positive and value < 0):
+        norm2 = squared_norm(G, observed, j)
+        for b in range(m):
+            column[b] = G[place[b], j]
+        pivot2 = norm2 - project_column(column, m, upper, projection)
+        if pivot2 > dependent * norm2 and value != 0 and not (positive and value < 0):
             append_atom(projection, pivot2, m, lower, upper, expansion)
             idx[m], coef[m], position[j] = j, value, m
             sign[m] = 1 if value > 0 else -1
+            if observed is not None:
+                gram_row(observed, j, G[place[m]])
             m += 1
     return m
 
 
 @part
-def _next_violator(bits, top_value, top_atom, G, idx, before, m, position):
+def _next_violator(bits, top_value, top_atom, G, observed, place, before, m, position):
     """The largest candidate that is incoherent with the atoms that just entered, and the candidates left."""
     while bits != 0:
         best, rest = -1, bits
@@ -276,7 +292,7 @@ def _next_violator(bits, top_value, top_atom, G, idx, before, m, position):
         j = top_atom[best]
         coherent = position[j] >= 0
         for a in range(before, m):
-            coherent |= abs(G[idx[a], j]) >= G.dtype.type(_COHERENCE) * G[j, j]
+            coherent |= abs(G[place[a], j]) >= G.dtype.type(_COHERENCE) * squared_norm(G, observed, j)
         if not coherent:
             return j, bits
     return -1, bits
@@ -309,20 +325,25 @@ def _exchange(s, m, projection, lower, expansion, coef, sign):
 
 
 @rare
-def _leave(d, m, idx, sign, coef, rhs, position, lower, upper):
+def _leave(d, m, observed, idx, place, sign, coef, rhs, position, lower, upper):
     """Take atom d out of the active set; returns what is left of m."""
     position[idx[d]] = -1
     delete_atom(d, m, lower, upper)
     for a in range(d, m - 1):
         idx[a], sign[a], coef[a], rhs[a] = idx[a + 1], sign[a + 1], coef[a + 1], rhs[a + 1]
         position[idx[a]] = a
+    if observed is not None:  # its row is free for the next atom
+        free = place[d]
+        for a in range(d, m - 1):
+            place[a] = place[a + 1]
+        place[m - 1] = free
     coef[m - 1] = 0
     rhs[m - 1] = 0
     return m - 1
 
 
 @part
-def _descend(first, m, idx, coef, sign, rhs, step, scratch, position, lower, upper):
+def _descend(first, m, observed, idx, place, coef, sign, rhs, step, scratch, position, lower, upper):
     """Solve for the signs as they stand, as far as the first sign change; drop that atom and go on. Returns m."""
     one = coef.dtype.type(1)
     while first < m:
@@ -341,7 +362,7 @@ def _descend(first, m, idx, coef, sign, rhs, step, scratch, position, lower, upp
             break
         for a in range(first, m):
             rhs[a] *= one - t
-        m = _leave(drop, m, idx, sign, coef, rhs, position, lower, upper)
+        m = _leave(drop, m, observed, idx, place, sign, coef, rhs, position, lower, upper)
         if drop < first:
             first -= 1
     for a in range(m):

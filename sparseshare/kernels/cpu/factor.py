@@ -28,10 +28,16 @@ def project_atom(gram_row, idx, m, upper, column, projection):
     """projection = R G_Aj for atom j with row `gram_row` of G; return |projection|^2. `column` is scratch."""
     for a in range(m):
         column[a] = gram_row[idx[a]]
+    return project_column(column, m, upper, projection)
+
+
+@part
+def project_column(column, m, upper, projection):
+    """As `project_atom`, for the atom's inner products with the active ones, G_Aj, in `column`."""
     for a in range(m, min(m + 4, column.shape[0])):
         column[a] = 0
     if m == 0:
-        return gram_row.dtype.type(0)
+        return column.dtype.type(0)
     combine_upper(upper, column, 0, m, projection)
     return dot(projection, projection, m)
 

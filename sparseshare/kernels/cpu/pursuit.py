@@ -11,6 +11,7 @@ from math import sqrt
 import numpy as np
 
 from .jit import kernel, part
+from .observed import gram_row, squared_norm
 from .vectors import SLOTS, least_squares_sweep, orthogonal_sweep
 
 
@@ -44,7 +45,7 @@ def omp_tile(
     top_value, top_atom = np.empty(SLOTS, Q.dtype), np.empty(SLOTS, np.int32)
     for i in range(Q.shape[0]):
         counts[i], residuals[i], status[i] = _pursue(
-            Q[i], norms2[i], G, min(n_nonzero[i], capacity), max_error[i], weight, indices[i],
+            Q[i], norms2[i], G, None, min(n_nonzero[i], capacity), max_error[i], weight, indices[i],
             basis, factor, g, row, y, inverse, top_value, top_atom,
         )  # fmt: skip
         _codes(counts[i], factor, y, inverse, code, values[i])
@@ -78,8 +79,13 @@ def ols_tile(Q, norms2, G, n_nonzero, max_error, stops, indices, values, counts,
 
 
 @part
-def _pursue(q, norm2, G, limit, target, weight, chosen, basis, factor, g, row, y, inverse, top_value, top_atom):
-    """One signal of `omp_tile`; returns count, squared residual and status."""
+def _pursue(
+    q, norm2, G, observed, limit, target, weight, chosen, basis, factor, g, row, y, inverse, top_value, top_atom
+):
+    """One signal of `omp_tile`; returns count, squared residual and status.
+
+    With a mask (`observed`) G has room for one row, and the row of each atom is computed there.
+    """
     dependent = q.dtype.type(1e-6) if q.itemsize == 4 else q.dtype.type(1e-10)
     noise = q.dtype.type(1e-6) if q.itemsize == 4 else q.dtype.type(2e-15)
     for k in range(q.shape[0]):
@@ -87,18 +93,23 @@ def _pursue(q, norm2, G, limit, target, weight, chosen, basis, factor, g, row, y
     m, j, residual2 = np.int64(0), np.int64(0), norm2
     new_inverse, new_y, level = q.dtype.type(0), q.dtype.type(0), q.dtype.type(-1)
     while m < limit and not (target >= 0 and residual2 <= target):
-        j = orthogonal_sweep(G[j], basis, row, max(m - 1, 0), new_inverse, new_y, weight, g, top_value, top_atom)
+        here = j
+        if observed is not None:
+            here = np.int64(0)
+            if m > 0:
+                gram_row(observed, j, G[here])
+        j = orthogonal_sweep(G[here], basis, row, max(m - 1, 0), new_inverse, new_y, weight, g, top_value, top_atom)
         if level < 0:
             level = noise * abs(g[j])
         if abs(g[j]) <= level or _is_chosen(j, chosen, m):  # what is left is rounding
             break
-        pivot2 = _cholesky_row(j, m, G, basis, row)
+        pivot2 = _cholesky_row(j, m, squared_norm(G, observed, j), basis, row)
         while pivot2 <= dependent:  # it depends on the chosen atoms, so its correlation is rounding
             g[j] = 0
             j = _again(g, weight)
             if abs(g[j]) <= level:
                 return m, max(residual2, 0.0), 2
-            pivot2 = _cholesky_row(j, m, G, basis, row)
+            pivot2 = _cholesky_row(j, m, squared_norm(G, observed, j), basis, row)
         new_inverse, new_y = _accept(j, m, pivot2, g[j], row, factor, inverse, y, chosen)
         residual2 -= float(new_y) ** 2
         m += 1
@@ -125,7 +136,7 @@ def _pursue_least_squares(
         free = distance[j] > dependent
         if abs(g[j]) <= level or not free or _is_chosen(j, chosen, m):
             return m, max(residual2, 0.0), 0 if free or residual2 <= dependent * norm2 else 2
-        pivot2 = _cholesky_row(j, m, G, basis, row)
+        pivot2 = _cholesky_row(j, m, G[j, j], basis, row)
         if pivot2 <= q.dtype.type(0.1) * dependent:
             return m, max(residual2, 0.0), 2
         new_inverse, new_y = _accept(j, m, pivot2, g[j], row, factor, inverse, y, chosen)
@@ -143,9 +154,8 @@ def _is_chosen(j, chosen, m):
 
 
 @part
-def _cholesky_row(j, m, G, basis, row):
-    """row = the new row of the Cholesky factor for atom j; returns its squared pivot."""
-    pivot2 = G[j, j]
+def _cholesky_row(j, m, pivot2, basis, row):
+    """row = the new row of the Cholesky factor for atom j; returns its squared pivot, given its squared norm."""
     for a in range(m):
         r = basis[a, j]
         row[a] = r

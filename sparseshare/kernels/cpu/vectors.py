@@ -191,6 +191,44 @@ def sweep(typingctx, q, rows, idx, coef, m, scale, positive, g, top_value, top_a
     return sig, codegen
 
 
+def _sum_over_rows(squares):
+    """The intrinsic out = sum_{a<m} x * rows[idx[a]], x being factor[a] or, for squares, factor[0]^2 times that row."""
+
+    def add_rows(typingctx, rows, idx, factor, m, out):
+        sig = types.void(rows, idx, factor, types.intp, out)
+
+        def codegen(context, builder, sig, args):
+            v = _Pass(context, builder, out.dtype)
+            rows_, idx_, factor_ = (v.array(sig.args[i], args[i]) for i in range(3))
+            out_ = v.array(sig.args[4], args[4])
+            n = cgutils.unpack_tuple(builder, out_.shape, 1)[0]
+            sums = [cgutils.alloca_once(builder, v.vector) for _ in range(_PARTS)]
+            with v.blocks(n) as block:
+                offsets = v.offsets(block.index)
+                for total in sums:
+                    builder.store(v.constant(0.0), total)
+                with cgutils.for_range(builder, args[3]) as a:
+                    number = builder.sext(builder.load(builder.gep(idx_.data, [a.index])), _I64)
+                    row = builder.mul(number, n)
+                    c = v.splat(builder.load(builder.gep(factor_.data, [v.size(0) if squares else a.index])))
+                    for total, offset in zip(sums, offsets, strict=True):
+                        x = v.load(rows_.data, builder.add(row, offset))
+                        x, y = (builder.fmul(c, x),) * 2 if squares else (c, x)
+                        builder.store(v.call("fma", x, y, builder.load(total)), total)
+                for total, offset in zip(sums, offsets, strict=True):
+                    v.store(builder.load(total), out_.data, offset)
+            return context.get_dummy_value()
+
+        return sig, codegen
+
+    return intrinsic(add_rows)
+
+
+# In the same order and rounding: where factor[a] equals an entry of every row, both give that entry the same bits.
+weighted_rows = _sum_over_rows(squares=False)
+squared_rows = _sum_over_rows(squares=True)
+
+
 @intrinsic
 def orthogonal_sweep(typingctx, row, basis, coef, m, inverse, y, weight, g, top_value, top_atom):
     """One step of orthogonal matching pursuit over all atoms; return the atom with the largest score.
