@@ -47,7 +47,7 @@ class AtomsDisplay:
     >>> import numpy as np
     >>> from sparseshare.plotting import AtomsDisplay
     >>> dictionary = np.random.default_rng(0).standard_normal((12, 64))
-    >>> display = AtomsDisplay.from_codes(dictionary).plot()
+    >>> display = AtomsDisplay.from_codes(dictionary)
     >>> display.ax_.get_title(loc="left")
     '12 atoms of 8 × 8 pixels'
     """
