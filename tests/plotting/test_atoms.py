@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -169,6 +170,8 @@ def test_estimators(rng, title):
     display = AtomsDisplay.from_estimator(pipeline, images)
     assert display.atoms.shape == (6, 2, 8)
     assert_allclose(display.use, (pipeline.transform(images) != 0).mean(axis=0))
+    search = GridSearchCV(coder, {"alpha": [0.5, 1.0]}, cv=2).fit(X)
+    assert AtomsDisplay.from_estimator(search).atoms.shape == (6, 4, 4)
 
 
 def test_an_encoder_of_images(rng, title):
