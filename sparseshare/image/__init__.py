@@ -3,6 +3,7 @@
 from .denoising import denoise_image
 from .encoder import SparseImageEncoder
 from .extractor import PatchExtractor
+from .inpainting import inpaint_image
 from .noise import estimate_sigma
 from .patches import PatchGrid
 from .whitening import ContrastNormalization, ZCAWhitening
@@ -15,4 +16,5 @@ __all__ = [
     "ZCAWhitening",
     "denoise_image",
     "estimate_sigma",
+    "inpaint_image",
 ]

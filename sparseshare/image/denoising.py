@@ -1,12 +1,12 @@
 """Denoising by sparse codes of all patches, over a dictionary learned from the noisy image itself."""
 
 import numpy as np
-from scipy.special import gammainc, gammaincinv
 from sklearn.utils import check_random_state
 from sklearn.utils.random import sample_without_replacement
 
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
+from sparseshare.coding.tiles import thread_count
 from sparseshare.devices import resolve_device
 from sparseshare.learning.ksvd import AtomByAtom
 from sparseshare.validation import check_bool, check_number
@@ -15,8 +15,9 @@ from .noise import estimate_sigma
 from .patches import PatchGrid
 from .restoration import DEFAULT_PATCHES, TILE, Progress, check_image, first_dictionary, learn_in_turns
 
-# The paper's error goal for 64 pixels is 64 (1.15 sigma)^2, which this share of pure noise stays below.
-_SHARE_BELOW = gammainc(32, 32 * 1.15**2)
+# Squared error allowed beyond that of the noise, in units of sigma^2: the paper's 64 (1.15 sigma)^2 for 8 x 8 pixels.
+# The same number for every size of patch: the noise of larger ones varies less, and it measured best in colours.
+_SLACK = 64 * (1.15**2 - 1)
 _OWN_WEIGHT = 0.6 / 64  # of a noisy pixel, times spread over sigma: 30 / sigma for photographs of 256 greys
 _TURNS = 20
 _NAME = "denoise_image"
@@ -58,7 +59,7 @@ def denoise_image(
         Whether the last axis holds channels. "auto": in arrays of three axes if the last has at most 4 entries, in
         arrays of four axes always.
     patch_shape : int or tuple of ints, default=None
-        None is 32 samples, 8 x 8 pixels or 4 x 4 x 4 voxels.
+        None is 64 samples, 8 x 8 pixels or 4 x 4 x 4 voxels.
     n_components : int, default=256
         Atoms, if no dictionary is given.
     dictionary : array-like of shape (n_components, n_features), default=None
@@ -69,7 +70,7 @@ def denoise_image(
     max_patches : int, default=40_000
         Patches to learn from, drawn at random from those that are more than noise.
     gain : float or None, default=None
-        Of the error goal. None: as large as the paper's 1.15 for 64 entries in probability, so nearer to 1 for more.
+        Of the error goal. None: ``sqrt(1 + 20.64 / n_features)``, which is the paper's 1.15 for 64 entries.
     weight : float or None, default=None
         What a noisy pixel counts where a patch counts 1. The paper's is 30 / sigma for grey values from 0 to 255. None
         is the same for photographs of any range: ``0.6 * spread / sigma`` for patches of 64 pixels, with the standard
@@ -127,6 +128,7 @@ def denoise_image(
     max_patches = check_number("max_patches", max_patches, 1, integer=True, of=_NAME)
     gain = check_number("gain", gain, 0, open_low=True, allow_none=True, of=_NAME)
     weight = check_number("weight", weight, 0, allow_none=True, of=_NAME)
+    thread_count(n_jobs)
     progress = Progress(_NAME, verbose, callback)
     grid = grid_of(noisy, patch_shape, n_channels)
     if max_iter is None:
@@ -138,18 +140,15 @@ def denoise_image(
     if sigma <= np.finfo(noisy.dtype).eps * np.abs(noisy).max():  # less than rounding
         return (noisy.copy(), atoms) if return_dictionary else noisy.copy()
 
-    n = grid.n_features
-    gain = np.sqrt(gammaincinv(n / 2, _SHARE_BELOW) / (n / 2)) if gain is None else gain
-    options = dict(algorithm="omp", max_error=float(n * (gain * sigma) ** 2), owner=_NAME)
+    options = dict(algorithm="omp", max_error=error_goal(grid.n_features, sigma, gain), owner=_NAME)
     if max_iter:
-        signals = _training_patches(noisy, grid, max_patches, options["max_error"], check_random_state(random_state))
+        signals = patches_above_noise(noisy, grid, max_patches, options["max_error"], check_random_state(random_state))
         if len(signals):
             turns = AtomByAtom(signals, atoms, options, False, True, n_jobs)
             learn_in_turns(turns, len(signals), max_iter, progress)
-    total = _sum_of_coded_patches(noisy, grid, Problem(atoms, **options), n_jobs, progress)
+    total = sum_of_coded_patches(noisy, grid, Problem(atoms, **options), n_jobs, progress.coded)[0]
     if weight is None:
-        spread = np.sqrt(max(np.var(noisy, dtype=np.float64) - sigma**2, 0))
-        weight = _OWN_WEIGHT * np.prod(grid.patch_shape) * spread / sigma
+        weight = own_weight(noisy, sigma, grid)
     counts = grid.coverage() if n_channels is None else grid.coverage()[..., None]
     total += weight * noisy
     total /= weight + counts
@@ -185,11 +184,22 @@ def remove_means(rows, n_channels):
     return means
 
 
+def error_goal(n_features, sigma, gain=None):
+    """Squared error up to which a patch is coded: ``n_features * (gain * sigma)^2``."""
+    return float((n_features * gain**2 if gain is not None else n_features + _SLACK) * sigma**2)
+
+
+def own_weight(image, sigma, grid):
+    """What a noisy pixel counts where a patch counts 1."""
+    spread = np.sqrt(max(np.var(image, dtype=np.float64) - sigma**2, 0))
+    return float(_OWN_WEIGHT * np.prod(grid.patch_shape) * spread / sigma)
+
+
 def _energy(rows):
     return np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
 
 
-def _training_patches(image, grid, count, max_error, random_state):
+def patches_above_noise(image, grid, count, max_error, random_state):
     """Random patches without their means, as many as `count`, of those that noise alone does not explain."""
     candidates = sample_without_replacement(grid.n_patches, min(8 * count, grid.n_patches), random_state=random_state)
     random_state.shuffle(candidates)  # the order of a sample is not random by itself
@@ -207,18 +217,37 @@ def _training_patches(image, grid, count, max_error, random_state):
     return rows if found <= count else rows[np.sort(random_state.permutation(found)[:count])]
 
 
-def _sum_of_coded_patches(image, grid, problem, n_jobs, progress):
-    """Every patch coded and added up where it lies."""
-    total = np.zeros(grid.image_shape)
+def sum_of_coded_patches(image, grid, problem, n_jobs, told=None):
+    """Every patch coded, without its means, and added up where it lies.
+
+    Parameters
+    ----------
+    image : ndarray
+    grid : PatchGrid
+    problem : Problem
+        With an error goal; patches that are below it have codes of zeros.
+    n_jobs : int or None
+    told : callable, default=None
+        Called with the patches done and all of them, tile by tile.
+
+    Returns
+    -------
+    total : ndarray of shape `grid.image_shape`, float64
+    non_zeros : float
+        Of a code, on average.
+    """
+    total, entries = np.zeros(grid.image_shape), 0
     for first in range(0, grid.n_patches, TILE):
         last = min(first + TILE, grid.n_patches)
         rows = grid.extract(image, first, last, n_jobs=n_jobs)
         means = remove_means(rows, grid.n_channels)
-        busy = _energy(rows) > problem.max_error  # the others have codes of zeros
+        busy = _energy(rows) > problem.max_error
+        codes = encode(rows[busy], problem, n_jobs=n_jobs).values
         rows[~busy] = 0
-        rows[busy] = encode(rows[busy], problem, n_jobs=n_jobs).values @ problem.dictionary
-        pixels = rows.reshape(last - first, -1, grid.n_channels or 1)
-        pixels += means
+        rows[busy] = codes @ problem.dictionary
+        rows.reshape(last - first, -1, grid.n_channels or 1)[:] += means
         grid.add(rows, total, first, n_jobs=n_jobs)
-        progress.coded(last, grid.n_patches)
-    return total
+        entries += codes.nnz
+        if told is not None:
+            told(last, grid.n_patches)
+    return total, entries / grid.n_patches

@@ -10,7 +10,7 @@ from sparseshare.coding.tiles import single_threaded_blas
 from sparseshare.validation import check_choice, check_dictionary, compute_dtype
 
 TILE = 2**14  # patches that are held at a time
-DEFAULT_PATCHES = {1: (32,), 2: (8, 8), 3: (4, 4, 4)}
+DEFAULT_PATCHES = {1: (64,), 2: (8, 8), 3: (4, 4, 4)}
 
 
 def check_image(name, image, channels, *, nan=False):
@@ -153,14 +153,14 @@ class Progress:
         if self.verbose:
             print(f"[{self.name}] {text}, {time.perf_counter() - self.start:.1f} s", flush=True)
 
-    def learned(self, step, n_steps, loss, dictionary, non_zeros):
-        """A turn of learning is done; True if the callback wants no more of them."""
+    def turn(self, stage, step, n_steps, loss, dictionary, non_zeros):
+        """A turn is done; True if the callback wants no more of them."""
         if self.verbose:
             seconds = time.perf_counter() - self.start
             report_epoch(self.name, step, n_steps, loss, seconds, non_zeros=non_zeros)
         return self.callback is not None and bool(
             self.callback(
-                dict(stage="learn", step=step, n_steps=n_steps, loss=loss, dictionary=dictionary, non_zeros=non_zeros)
+                dict(stage=stage, step=step, n_steps=n_steps, loss=loss, dictionary=dictionary, non_zeros=non_zeros)
             )
         )
 
@@ -185,5 +185,5 @@ def learn_in_turns(alternation, n_signals, max_iter, progress):
         for turn in range(1, max_iter + 1):
             loss = alternation.step() / n_signals
             non_zeros = alternation.codes.nnz / n_signals
-            if progress.learned(turn, max_iter, loss, alternation.dictionary, non_zeros):
+            if progress.turn("learn", turn, max_iter, loss, alternation.dictionary, non_zeros):
                 break
