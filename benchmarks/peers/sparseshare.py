@@ -2,10 +2,12 @@
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
+from sklearn.frozen import FrozenEstimator
 from streaming import watched_learning
 from work import Work
 
 import sparseshare
+from sparseshare.image import SparseImageEncoder, ZCAWhitening
 
 
 def version():
@@ -58,3 +60,14 @@ def ksvd(X, D, n_nonzero_coefs, n_iterations, threads, dict_update="approximate"
         return {"dictionary": learner.fit(X).components_}
 
     return Work(run)
+
+
+def features(images, D, mean, whitening, side, alpha, epsilon, threads):
+    """Pooled two-sided thresholds of all patches, for atoms and whitening that are given."""
+    given = ZCAWhitening()
+    given.mean_, given.whitening_ = mean, whitening
+    encoder = SparseImageEncoder(
+        dictionary=D, whitening=FrozenEstimator(given), patch_shape=side, alpha=alpha, contrast_epsilon=epsilon,
+        n_jobs=threads, random_state=0,
+    ).fit(images[:100])  # fmt: skip
+    return Work(lambda: encoder.transform(images), rows=lambda made: {"first": made[:100]})

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 
+from .features import encoders, features, features_error, features_memory
 from .growth import growth
 from .ksvd import ksvd
 from .lasso import lasso
@@ -34,6 +35,11 @@ ROWS = {
     "path": path,
     "memory": memory,
     "growth": growth,
+    "features": features,
+    "features_memory": features_memory,
+    "features_error": features_error,
+    "features_error_1600": partial(features_error, n_components=1600, limit=0.9, known=""),
+    "encoders": encoders,
 }  # fmt: skip
 
 __all__ = ["ROWS"]

@@ -6,16 +6,16 @@ from sklearn.utils.validation import check_is_fitted, check_memory, validate_dat
 
 from sparseshare.coding.problem import ALGORITHMS
 from sparseshare.devices import resolve_device
+from sparseshare.learning.transformer import COUNTED
 from sparseshare.validation import check_bool, check_choice, check_number
 
 from .feature_learning import LEARNERS, learn
-from .images import check_images
+from .images import check_images, is_flat
 from .patch_codes import PatchCoder, code_maps, pooled_features
 from .patches import axes
 from .pooling import CellGrid
 
 ENCODINGS = ("threshold", "triangle", "lasso", *ALGORITHMS)
-_COUNTED = ("omp", "ols", "mp", "iht", "lars")
 
 
 class SparseImageEncoder(TransformerMixin, BaseEstimator):
@@ -355,11 +355,11 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
         if reset:
             for name in ("n_features_in_", "feature_names_in_"):
                 self.__dict__.pop(name, None)
-        elif _is_flat(X):  # before image_shape is looked at: this says what fit saw
+        elif is_flat(X):  # before image_shape is looked at: this says what fit saw
             validate_data(self, X, reset=False, skip_check_array=True)
         images = check_images(X, self.image_shape, fitted_shape=None if reset else self.image_shape_)
         if reset:
-            if _is_flat(X):
+            if is_flat(X):
                 validate_data(self, X, skip_check_array=True)  # names and number of the columns
         elif images.n_channels != self.n_channels_:
             raise ValueError(
@@ -391,7 +391,7 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         self._check_parameters()
         images = self._check_images(X, reset=False)
-        grids = images.grids(axes("patch_shape", self.patch_shape, 2), axes("stride", self.stride, 2))
+        grids = images.grids(self.patch_shape, self.stride)
         if grids[0].n_features != self.components_.shape[1]:
             raise ValueError(
                 f"patches of {self.patch_shape} have {grids[0].n_features} entries, the atoms have "
@@ -399,7 +399,7 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
             )
         encoding = "lasso_lars" if self.encoding == "lasso" else self.encoding
         options = {"owner": type(self).__name__}
-        if encoding in _COUNTED:
+        if encoding in COUNTED:
             options["n_nonzero_coefs"] = self.n_nonzero_coefs
         else:
             options["alpha"] = float(self.alpha)
@@ -415,13 +415,3 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.three_d_array = True
         return tags
-
-
-def _is_flat(X):
-    """Whether images are rows of a table."""
-    if hasattr(X, "ndim"):
-        return X.ndim == 2
-    try:
-        return np.asarray(X).ndim == 2
-    except ValueError:  # a list of images of different sizes
-        return False

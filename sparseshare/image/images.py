@@ -228,6 +228,16 @@ def check_images(X, image_shape=None, *, fitted_shape=None, name="X"):
     return Images(array, _with_channels(array.shape[1:])[2], stacked=True)
 
 
+def is_flat(X):
+    """Whether images are rows of a table."""
+    if hasattr(X, "ndim"):
+        return X.ndim == 2
+    try:
+        return np.asarray(X).ndim == 2
+    except ValueError:  # a list of images of different sizes
+        return False
+
+
 def _images_of_rows(rows, image_shape, name):
     n_features = rows.shape[1]
     if image_shape is None:

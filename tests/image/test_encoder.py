@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import issparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from sparseshare import MiniBatchDictionaryLearning, sparse_encode
 from sparseshare.image import PatchGrid, SparseImageEncoder, ZCAWhitening
-from sparseshare.image.quantization import VectorQuantizer, signals_as_atoms
+from sparseshare.image.quantization import VectorQuantizer
 
 pytestmark = [
     # Some checks fit with a DataFrame and transform an array on purpose.
@@ -158,110 +158,6 @@ def test_large_images_come_in_bands(rng, encoding, pooling):
         assert_allclose(each, slow_maps(encoder, of), rtol=1e-6, atol=1e-6)
     encoder.sparse_output = True
     assert_array_equal(encoder.transform([small_one, image, small_one]).toarray(), features)
-
-
-def test_three_kinds_of_input(images):
-    encoder = small(image_shape=(11, 9)).fit(images)
-    expected = encoder.transform(images)
-    for same in (
-        list(images),
-        images[..., None],
-        images.reshape(6, -1),
-        images.reshape(6, -1).tolist(),
-        np.asfortranarray(images),
-    ):
-        assert_allclose(encoder.transform(same), expected, rtol=1e-12)
-    by_rows = small(image_shape=(11, 9)).fit(images.reshape(6, -1))
-    assert_array_equal(by_rows.components_, encoder.components_)
-    assert by_rows.n_features_in_ == 99 and by_rows.image_shape_ == (11, 9, 1)
-    with pytest.raises(ValueError, match="X has 98 features, but SparseImageEncoder is expecting 99 features"):
-        small(image_shape=(11, 9)).fit(images.reshape(6, -1)).set_params(image_shape=(49, 2)).transform(
-            np.zeros((2, 98))
-        )
-    colour = np.random.default_rng(1).integers(0, 255, (4, 6, 5, 4), dtype=np.uint8)  # RGBA: four channels like others
-    encoder = small(image_shape=(6, 5, 4)).fit(colour.reshape(4, -1))
-    assert encoder.n_channels_ == 4 and encoder.components_.shape == (12, 36)
-    assert encoder.contrast_epsilon_ == 10
-    assert encoder.filters_.shape == (12, 3, 3, 4)
-    assert_array_equal(encoder.transform(colour), encoder.transform(list(colour)))
-    # Without image_shape rows are square, or what fit saw.
-    assert small().fit(np.random.default_rng(0).random((5, 64))).image_shape_ == (8, 8, 1)
-    tall = small().fit(images)
-    assert_array_equal(tall.transform(images.reshape(6, -1)), tall.transform(images))
-
-
-def test_read_only_and_mapped_images(images, tmp_path):
-    np.save(tmp_path / "images.npy", images.astype(np.float32))
-    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    encoder = small().fit(mapped)
-    assert_array_equal(encoder.transform(mapped), encoder.transform(np.array(mapped)))
-
-
-def test_grey_values_of_any_range():
-    images = load_digits().images
-    scaled = small().fit(images / 16)
-    large = small().fit(images * 1000)
-    assert_allclose(scaled.contrast_epsilon_, 10 / 255**2)
-    assert_allclose(scaled.transform(images[:5] / 16), large.transform(images[:5] * 1000), rtol=1e-6)
-    for dtype, epsilon in ((np.uint8, 10), (np.uint16, 10 * 257**2), (bool, 10 / 255**2)):
-        assert_allclose(small().fit(images.astype(dtype)).contrast_epsilon_, epsilon)
-    assert small(contrast_epsilon=3.5).fit(images).contrast_epsilon_ == 3.5
-
-
-def test_constant_images_give_numbers():
-    for images in (np.zeros((3, 8, 8)), np.full((3, 8, 8), 0.1), np.full((1, 5, 5), 7, np.uint8)):
-        for options in ({}, {"encoding": "triangle", "dictionary": "kmeans"}, {"contrast_epsilon": 0}):
-            assert np.isfinite(small(**options).fit(images).transform(images)).all()
-    assert_array_equal(small().fit(np.zeros((3, 8, 8))).transform(np.zeros((1, 8, 8))), 0)
-
-
-def slow_quantization(X, atoms, gain_shape, n_passes):
-    losses = []
-    for _ in range(n_passes):
-        if gain_shape:
-            products = X @ atoms.T
-            labels = abs(products).argmax(axis=1)
-            gains = products[np.arange(len(X)), labels]
-            losses.append(((X - gains[:, None] * atoms[labels]) ** 2).sum() / 2 / len(X))
-            sums = np.array([gains[labels == k] @ X[labels == k] for k in range(len(atoms))])
-            atoms = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-        else:
-            labels = ((X[:, None] - atoms) ** 2).sum(axis=2).argmin(axis=1)
-            losses.append(((X - atoms[labels]) ** 2).sum() / 2 / len(X))
-            atoms = np.array([X[labels == k].mean(axis=0) for k in range(len(atoms))])
-    return atoms, losses
-
-
-@pytest.mark.parametrize("gain_shape", [True, False])
-def test_quantization_is_that_of_the_slow_loop(rng, dtype, gain_shape):
-    X = rng.normal(size=(3000, 5)).astype(dtype)
-    start = signals_as_atoms(X, 21, np.random.RandomState(0), gain_shape)
-    expected, expected_losses = slow_quantization(X.astype(np.float64), start.astype(np.float64), gain_shape, 4)
-    results = []
-    for n_jobs in (1, 4):
-        quantizer = VectorQuantizer(start.copy(), gain_shape)
-        losses = quantizer.fit(X, 4, np.random.RandomState(0), n_jobs)
-        assert_allclose(losses, expected_losses, rtol=1e-4 if dtype == np.float32 else 1e-10)
-        assert (np.diff(losses) < 0).all()
-        results.append(quantizer.atoms)
-    assert_array_equal(*results)
-    assert_allclose(results[0], expected, atol=0.05 if dtype == np.float32 else 1e-10)
-
-
-def test_atoms_without_signals_are_drawn_anew(rng):
-    X = rng.normal(size=(200, 4)) + [5, 0, 0, 0]
-    start = np.vstack([X[:3], [[-100.0, 0, 0, 0]]])
-    quantizer = VectorQuantizer(start, gain_shape=False)
-    quantizer.fit(X, 10, np.random.RandomState(0))
-    assert (quantizer.counts > 0).all() and quantizer.counts.sum() == 200
-
-
-def test_signals_as_atoms_run_out_gracefully():
-    X = np.array([[0.0, 0], [3, 4], [0, 0]])
-    atoms = signals_as_atoms(X, 3, np.random.RandomState(0))
-    assert_allclose(atoms[0], [0.6, 0.8])
-    assert_allclose(np.linalg.norm(atoms, axis=1), 1)
-    assert_allclose(np.linalg.norm(signals_as_atoms(np.zeros((2, 3)), 4, np.random.RandomState(0)), axis=1), 1)
 
 
 def test_dictionaries_of_every_kind(capsys):
@@ -417,93 +313,3 @@ def test_common_checks(check):
 @pytest.mark.parametrize("name", LEFT_OUT)
 def test_checks_that_the_suite_leaves_out(name):
     getattr(estimator_checks, name)("SparseImageEncoder", one_line(WIDTHS.get(name, 3)))
-
-
-WRONG = {
-    "n_components": [0, 1.5],
-    "patch_shape": [0, (2, 2, 2), 1.5],
-    "stride": [0, (1, 2.5)],
-    "image_shape": [(8,), 8, (8, 0)],
-    "dictionary": ["ksvd", [[1.0, np.nan]]],
-    "encoding": ["softmax"],
-    "alpha": [-1, np.nan, None],
-    "n_nonzero_coefs": [0, 1.5],
-    "split_sign": [1],
-    "pooling": ["median"],
-    "grid": [0, [], (2, 2, 2)],
-    "contrast_epsilon": [-1, "none"],
-    "whitening": ["pca", 0.1],
-    "whitening_epsilon": [-1],
-    "n_patches": [0],
-    "max_iter": [-1],
-    "sparse_output": ["yes"],
-    "n_jobs": ["all", 1.5],
-    "device": ["gpu"],
-    "verbose": [2.5],
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_parameters_are_named(images, name):
-    for wrong in [*WRONG[name], object()]:
-        encoder = small().set_params(**{name: wrong})
-        with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b"):
-            encoder.fit(images)
-
-
-def with_nan(images):
-    images = images.copy()
-    images[4, 3, 2] = np.nan
-    return images
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (with_nan, "image 4 contains NaN or infinity"),
-        (lambda X: list(with_nan(X)), "image 4 contains NaN or infinity"),
-        (lambda X: X[:, :2], r"image 0: a patch of \(3, 3\) does not fit into an image of \(2, 9\)"),
-        (lambda X: [X[0], X[1, :, :2]], r"image 1: a patch of \(3, 3\) does not fit into an image of \(11, 2\)"),
-        (lambda X: [X[0], X[1].astype(np.uint8)], "image 0 of X has dtype float64, image 1 has uint8: .* Convert all"),
-        (lambda X: [X[0], X[1][..., None].repeat(3, axis=2)], r"image 0 of X has 1 channel\(s\), image 1 has 3"),
-        (
-            lambda X: [X[0], X],
-            r"image 1 of X has shape \(6, 11, 9\), image_shape|image 1 of X has 9 channel|has 1 channel",
-        ),
-        (lambda X: X[None, None], "Found array with dim 5"),
-        (lambda X: X[0, 0], "Expected 2D array, got 1D array instead"),
-        (lambda X: X.reshape(6, -1)[:, :50], "flat rows of 50 pixels, which make no square image: give image_shape"),
-        (lambda X: X[:0], r"no images, or images without pixels: its shape is \(0, 11, 9\)"),
-        (lambda X: [], "Expected 2D array"),
-        (lambda X: X + 1j, "Complex data not supported"),
-        (lambda X: X.astype(str), "must hold numbers"),
-        (lambda X: [X[0].astype(str)] * 2, "image 0 of X must hold numbers"),
-        (lambda X: [np.zeros((0, 4))], r"image 0 of X must have the shape \(height, width\[, n_channels\]\), got"),
-        (lambda X: np.ma.masked_array(X, X > 100), "masked array"),
-    ],
-)
-def test_wrong_images_are_described(images, make, message):
-    with pytest.raises(ValueError, match=message):
-        small().fit(make(images))
-
-
-def test_more_wrong_images(images):
-    encoder = small().fit(images)
-    with pytest.raises(TypeError, match="Sparse data was passed for X, but images must be dense"):
-        encoder.transform(csr_array(images[0]))
-    with pytest.raises(ValueError, match="image 4 contains NaN"):
-        encoder.transform(with_nan(images))
-    with pytest.raises(ValueError, match=r"images of 3 channel\(s\), SparseImageEncoder was fitted to 1"):
-        encoder.transform(np.zeros((2, 11, 9, 3)))
-    with pytest.raises(ValueError, match="a grid of 10x10 cells is finer than the map of 9x7 patches"):
-        encoder.set_params(grid=[2, 10]).transform(images)
-    with pytest.raises(ValueError, match="fit again after changing patch_shape"):
-        encoder.set_params(grid=2, patch_shape=4).transform(images)
-    with pytest.raises(ValueError, match=r"X has images of shape \(11, 9\), image_shape asks for \(9, 11\)"):
-        small(image_shape=(9, 11)).fit(images)
-    with pytest.raises(ValueError, match=r"image 0 of X has shape \(11, 9\), image_shape asks for \(9, 11\)"):
-        small(image_shape=(9, 11)).fit(list(images))
-    with pytest.raises(ValueError, match=r"X has 99 columns, images of shape \(9, 12\) have 108 pixels"):
-        small(image_shape=(9, 12)).fit(images.reshape(6, -1))
-    with pytest.raises(ValueError, match="'dictionary' parameter has atoms of 8 entries, patches have 9"):
-        small(dictionary=np.eye(8)).fit(images)
