@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparseshare.coding.encode import encode
-from sparseshare.coding.problem import Problem
+from sparseshare.coding.path import sparse_encode_path
 from sparseshare.learning.statistics import dense_rows
 
 _BLOCK = 2048  # signals whose masks, codes and predictions exist at once
@@ -135,9 +134,11 @@ def masked_path(X, dictionary, alphas, held, *, n_jobs=None, **settings):
     -------
     list of csr_array of shape (n_samples, n_components)
     """
-    shrinkage = np.sqrt(1 - held.mean(axis=1))
-    return [
-        encode(X, Problem(dictionary, algorithm="lasso_lars", alpha=alpha * shrinkage, **settings), n_jobs=n_jobs,
-               mask=held).values
-        for alpha in alphas
-    ]  # fmt: skip
+    # Codes of x / r at alpha, times r, are codes of x at alpha * r: a penalty a signal from one path for all.
+    shrinkage = np.sqrt(1 - held.mean(axis=1)).astype(X.dtype)
+    codes = sparse_encode_path(
+        X / shrinkage[:, None], dictionary, alphas, mask=held, n_jobs=n_jobs, sparse_output=True, **settings
+    )
+    for code in codes:
+        code.data *= np.repeat(shrinkage, np.diff(code.indptr))
+    return codes

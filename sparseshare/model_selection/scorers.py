@@ -34,7 +34,8 @@ def heldout_entries_scorer(estimator, X, y=None, *, fraction=0.2, random_state=0
         A coder or learner of this package, or a pipeline that ends with one; the steps before it transform X first,
         and may be frozen.
     X : array-like or sparse array of shape (n_samples, n_features)
-    y : ignored
+    y : object, default=None
+        Ignored.
     fraction : float, default=0.2
         Share of the entries of every signal that is hidden, rounded to at least one and at most all but one entry.
     random_state : int, RandomState or None, default=0
@@ -143,7 +144,8 @@ def reconstruction_density_scorer(estimator, X, y=None):
     estimator : estimator or Pipeline
         A coder or learner of this package, or a pipeline that ends with one.
     X : array-like or sparse array of shape (n_samples, n_features)
-    y : ignored
+    y : object, default=None
+        Ignored.
 
     Returns
     -------
