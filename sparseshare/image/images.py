@@ -13,6 +13,7 @@ from sparseshare.validation import check_number, check_signals, compute_dtype
 from .patches import PatchGrid
 
 _PATCHES = 4096  # of a part: enough for threads to be worth their start, little enough for memory not to matter
+_IMAGES = 64  # of a part: their pooled codes are held at once
 _READ = 2**22  # pixels looked at at once
 _GREY = 255.0
 
@@ -139,7 +140,8 @@ class Images:
                 step = max(1, _PATCHES // columns)
                 parts += [Part(first, last, top, min(top + step, rows), block) for top in range(0, rows, step)]
             else:
-                while last < self.n_images and grids[last] is grid and (last + 1 - first) * grid.n_patches <= _PATCHES:
+                most = min(self.n_images, first + min(_IMAGES, _PATCHES // grid.n_patches))
+                while last < most and grids[last] is grid:
                     last += 1
                 parts.append(Part(first, last, 0, rows, block))
             block, first = block + 1, last
