@@ -103,6 +103,12 @@ class SparseCoderCV(PenaltyChooser):
     would. "one_standard_error" leans the other way, and pursuits, which do not shrink, are chosen by
     `select_n_nonzero_coefs`.
 
+    The penalty chosen is the best to predict entries that are missing. It removes noise well, too, where a signal's
+    entries tell about each other, as those of sums of few incoherent atoms do. Where signals hold detail that only the
+    entry itself shows, such as fine texture of photographs, entries that are there should be followed more closely
+    than this choice does: with little noise much more. To remove noise of a known level from photographs, give the
+    codes an error to reach instead (``max_error = n_features * sigma**2``), as `denoise_image` does.
+
     References
     ----------
     S. Wold, Cross-validatory estimation of the number of components in factor and principal components models,
