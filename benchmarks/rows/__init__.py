@@ -12,6 +12,7 @@ from .learning import learning
 from .memory import memory
 from .path import path
 from .pursuit import pursuit
+from .selection import selection
 
 LASSO_SLOW = {"lasso_lars": 400, "lasso_cd": 2000}
 
@@ -35,6 +36,7 @@ ROWS = {
     "path": path,
     "memory": memory,
     "growth": growth,
+    "selection": selection,
     "features": features,
     "features_memory": features_memory,
     "features_error": features_error,
