@@ -7,7 +7,7 @@ from streaming import watched_learning
 from work import Work
 
 import sparseshare
-from sparseshare.image import SparseImageEncoder, ZCAWhitening
+from sparseshare.image import SparseImageEncoder, ZCAWhitening, denoise_image
 
 
 def version():
@@ -71,3 +71,14 @@ def features(images, D, mean, whitening, side, alpha, epsilon, threads):
         n_jobs=threads, random_state=0,
     ).fit(images[:100])  # fmt: skip
     return Work(lambda: encoder.transform(images), rows=lambda made: {"first": made[:100]})
+
+
+def denoise(noisy, sigma, threads):
+    """The whole function with its defaults, and the patches it learns from."""
+
+    def run():
+        seen = []
+        image = denoise_image(noisy, sigma, n_jobs=threads, random_state=0, callback=seen.append)
+        return {"image": image, "turns": sum(state["stage"] == "learn" for state in seen)}
+
+    return Work(run)

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 
+from .denoising import denoising
 from .features import encoders, features, features_error, features_memory
 from .growth import growth
 from .ksvd import ksvd
@@ -37,6 +38,7 @@ ROWS = {
     "memory": memory,
     "growth": growth,
     "selection": selection,
+    "denoising": denoising,
     "features": features,
     "features_memory": features_memory,
     "features_error": features_error,
