@@ -27,8 +27,8 @@ class SparseCoderCV(PenaltyChooser):
     alphas : array-like of shape (n_alphas,), default=None
         Penalties to choose from, in any order. None makes `n_alphas` of them, in a geometric series down from the
         largest correlation of a signal and an atom, at which all codes are zero.
-    n_alphas : int, default=20
-        Number of penalties, if `alphas` is None.
+    n_alphas : int, default=40
+        Number of penalties, if `alphas` is None: 40 are a factor of 1.2 apart.
     alpha_min_ratio : float, default=0.001
         The smallest of them as a fraction of the largest, if `alphas` is None.
     cv : int, default=10
@@ -135,7 +135,7 @@ class SparseCoderCV(PenaltyChooser):
         dictionary,
         *,
         alphas=None,
-        n_alphas=20,
+        n_alphas=40,
         alpha_min_ratio=1e-3,
         cv=10,
         rule="best",
