@@ -4,8 +4,6 @@ import re
 from functools import partial
 
 import numpy as np
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
 from sparseshare.coding.encode import encode, warn_if_not_converged
@@ -264,6 +262,9 @@ def _density(cv_results):
 
 def _coder_and_signals(estimator, X):
     """The coder itself, the signals as they reach it, and the dtype to compute in."""
+    from sklearn.frozen import FrozenEstimator  # only here: with all of sklearn.preprocessing it slows the import
+    from sklearn.pipeline import Pipeline
+
     while isinstance(estimator, Pipeline | FrozenEstimator):
         if isinstance(estimator, FrozenEstimator):
             estimator = estimator.estimator
