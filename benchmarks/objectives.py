@@ -8,20 +8,22 @@ import numpy as np
 TILE = 4096
 
 
-def squared_residuals(X, D, codes):
-    """|x - w D|^2 of every row, for a csr_array of codes."""
+def squared_residuals(X, D, codes, seen=None):
+    """|x - w D|^2 of every row, for a csr_array of codes; only over the entries where `seen` (X's shape) is true."""
     D = D.astype(np.float64)
     losses = np.empty(len(X))
     for start in range(0, len(X), TILE):
         rows = slice(start, start + TILE)
         residuals = X[rows] - codes[rows].astype(np.float64) @ D
+        if seen is not None:
+            residuals *= seen[rows]
         losses[rows] = np.einsum("ij,ij->i", residuals, residuals)
     return losses
 
 
-def lasso_objectives(X, D, codes, alpha):
+def lasso_objectives(X, D, codes, alpha, seen=None):
     """0.5 |x - w D|^2 + alpha |w|_1 of every row."""
-    return 0.5 * squared_residuals(X, D, codes) + alpha * abs(codes.astype(np.float64)).sum(axis=1)
+    return 0.5 * squared_residuals(X, D, codes, seen) + alpha * abs(codes.astype(np.float64)).sum(axis=1)
 
 
 def lasso_gaps(X, D, codes, alpha):

@@ -25,6 +25,20 @@ def encode(X, D, algorithm, threads, **options):
     return Work(lambda: call(n_jobs), label=f"scikit-learn {algorithm}")
 
 
+def encode_masked(X, D, mask, algorithm, threads, **options):
+    """One signal after the other, with the columns that are there: it has no masks, and its OMP wants unit atoms."""
+
+    def call():
+        rows = []
+        for x, seen in zip(X, ~mask, strict=True):
+            atoms = D[:, seen]
+            norms = np.linalg.norm(atoms, axis=1) if algorithm == "omp" else np.ones(len(D))
+            rows.append(sparse_encode(x[None, seen], atoms / norms[:, None], algorithm=algorithm, **options) / norms)
+        return np.concatenate(rows)
+
+    return Work(call, label=f"scikit-learn {algorithm}")
+
+
 def learn(X, D, alpha, batch_size, n_batches, every, fit_algorithm, threads, max_seconds=np.inf):
     def make(n_jobs):
         return MiniBatchDictionaryLearning(

@@ -10,6 +10,7 @@ from .growth import growth
 from .ksvd import ksvd
 from .lasso import lasso
 from .learning import learning
+from .masked import masked
 from .memory import memory
 from .path import path
 from .pursuit import pursuit
@@ -35,6 +36,7 @@ ROWS = {
     "learning": learning,
     "ksvd": ksvd,
     "path": path,
+    "masked": masked,
     "memory": memory,
     "growth": growth,
     "selection": selection,

@@ -128,7 +128,9 @@ def sparse_encode(
     max_l1_norm : float or array of shape (n_samples,), default=None
         Bound on the l1 norm of the code, for "lasso_lars": the least squared error within it.
     mask : bool array of shape (n_samples, n_features) or "nan", default=None
-        True where an entry is missing; "nan": where X is NaN. Missing entries do not count in the error.
+        True where an entry is missing; "nan": where X is NaN. Missing entries do not count in the error. A mask of its
+        own for every signal costs little with "lasso_lars" (without bounds and weights by signal) and "omp"; the others
+        build a Gram matrix for every distinct mask.
     device : str, default="auto"
         "auto" or "cpu".
     sparse_output : bool, default=False

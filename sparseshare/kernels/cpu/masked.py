@@ -14,7 +14,7 @@ from .observed import observe, observed_atoms, observed_norms
 from .pursuit import _codes, _pursue
 from .vectors import SLOTS
 
-_MOST = 100  # powers of two between the longest atom and what a mask leaves of it, beyond which they are not made up for
+_MOST = 100  # powers of two, at most, that make up for what a mask takes from the longest atom
 
 
 @kernel

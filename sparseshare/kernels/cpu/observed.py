@@ -58,7 +58,7 @@ def observe(observed, missing):
     """List the observed features, for `missing` (n,) bool; returns how many."""
     n = np.int64(0)
     for f in range(missing.shape[0]):
-        observed.features[n if n < missing.shape[0] else 0] = f
+        observed.features[n] = f
         n += not missing[f]
     observed.size[0] = n
     return n
