@@ -217,7 +217,7 @@ def patches_above_noise(image, grid, count, max_error, random_state):
     return rows if found <= count else rows[np.sort(random_state.permutation(found)[:count])]
 
 
-def sum_of_coded_patches(image, grid, problem, n_jobs, told=None):
+def sum_of_coded_patches(image, grid, problem, n_jobs, told=None, missing=None):
     """Every patch coded, without its means, and added up where it lies.
 
     Parameters
@@ -229,6 +229,8 @@ def sum_of_coded_patches(image, grid, problem, n_jobs, told=None):
     n_jobs : int or None
     told : callable, default=None
         Called with the patches done and all of them, tile by tile.
+    missing : bool ndarray of shape `grid.image_shape`, default=None
+        Code only patches that touch such entries: the sums are those of all patches there, and of no use elsewhere.
 
     Returns
     -------
@@ -237,11 +239,14 @@ def sum_of_coded_patches(image, grid, problem, n_jobs, told=None):
         Of a code, on average.
     """
     total, entries = np.zeros(grid.image_shape), 0
+    touched = None if missing is None else grid.view(missing).any(axis=tuple(range(-missing.ndim, 0))).ravel()
     for first in range(0, grid.n_patches, TILE):
         last = min(first + TILE, grid.n_patches)
         rows = grid.extract(image, first, last, n_jobs=n_jobs)
         means = remove_means(rows, grid.n_channels)
         busy = _energy(rows) > problem.max_error
+        if touched is not None:
+            busy &= touched[first:last]
         codes = encode(rows[busy], problem, n_jobs=n_jobs).values
         rows[~busy] = 0
         rows[busy] = codes @ problem.dictionary

@@ -17,6 +17,7 @@ from .restoration import Progress, check_image, first_dictionary
 _NAME = "inpaint_image"
 # Error goals fall from the first to the last of these shares of the known pixels' standard deviation.
 _FIRST_GOAL, _LAST_GOAL = 0.4, 0.04
+_COLOUR_PATCH = (6, 6)  # half a decibel above 8 x 8 with 70 % missing, in less than half the time
 # A turn moves what is missing further than the codes say, since codes of patches with few known pixels mostly repeat
 # what was filled in before. Measured best between 1.9 and 2.5; the last turns, which it would leave restless, take 1.
 _STEP, _CALM_TURNS = 2.2, 0.1
@@ -60,7 +61,7 @@ def inpaint_image(
         Whether the last axis holds channels. "auto": in arrays of three axes if the last has at most 4 entries, in
         arrays of four axes always.
     patch_shape : int or tuple of ints, default=None
-        None is 64 samples, 8 x 8 pixels or 4 x 4 x 4 voxels.
+        None is 64 samples, 8 x 8 pixels, 6 x 6 pixels with channels, or 4 x 4 x 4 voxels.
     n_components : int, default=256
         Atoms, if no dictionary is given.
     dictionary : array-like of shape (n_components, n_features), default=None
@@ -99,7 +100,7 @@ def inpaint_image(
 
     Notes
     -----
-    Coding every patch from its known pixels alone, as in the paper, needs a factorisation a patch and measured 0.5 to
+    Coding every patch from its known pixels alone, as in the paper, needs a factorisation a patch and measured 1 to
     5 dB worse on photographs of which 50 or 80 % is missing.
 
     References
@@ -131,6 +132,8 @@ def inpaint_image(
     return_dictionary = check_bool("return_dictionary", return_dictionary, of=_NAME)
     thread_count(n_jobs)
     progress = Progress(_NAME, verbose, callback)
+    if patch_shape is None and n_channels is not None and image.ndim == 3:
+        patch_shape = _COLOUR_PATCH
     grid = grid_of(image, patch_shape, n_channels)
     atoms = first_dictionary(dictionary, grid, n_components, image.dtype)
     random_state = check_random_state(random_state)
@@ -186,12 +189,13 @@ def _take_turns(filled, missing, grid, atoms, goals, draw, sigma, n_jobs, progre
     """Codes and fillings in turns; the atoms are changed in place. `draw`: patches a turn and random state, or None."""
     known = filled.copy()
     counts = grid.coverage() if grid.n_channels is None else grid.coverage()[..., None]
+    needed = missing if sigma == 0 else None  # where there is noise all patches count
     n_steps, n_missing = len(goals), max(np.count_nonzero(missing), 1)
     for turn, goal in enumerate(goals, 1):
         options = dict(algorithm="omp", max_error=error_goal(grid.n_features, goal), owner=_NAME)
         if draw is not None:
             _adjust_atoms(filled, grid, atoms, options, draw, n_jobs)
-        total, non_zeros = sum_of_coded_patches(filled, grid, Problem(atoms, **options), n_jobs)
+        total, non_zeros = sum_of_coded_patches(filled, grid, Problem(atoms, **options), n_jobs, missing=needed)
         coded = total / counts
         change = np.where(missing, coded - filled, 0)
         loss = float(np.sqrt(np.sum(change**2) / n_missing))

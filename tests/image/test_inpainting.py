@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sparseshare.image import inpaint_image
+from sparseshare.coding.problem import Problem
+from sparseshare.image import PatchGrid, inpaint_image
+from sparseshare.image.denoising import sum_of_coded_patches
 from sparseshare.image.inpainting import fill_by_averages
 
 
@@ -65,6 +67,21 @@ def test_missing_pixels_are_found_and_known_ones_kept(share):
     filled = inpaint_image(damaged, mask, random_state=0)
     assert_array_equal(filled[~mask], clean[~mask])
     assert rms(filled[mask], clean[mask]) < 0.4 * rms(first[mask], clean[mask])
+
+
+@pytest.mark.parametrize("n_channels", [None, 2])
+def test_patches_that_touch_nothing_missing_need_no_codes(n_channels):
+    shape = (20, 22) if n_channels is None else (20, 22, n_channels)
+    image = np.random.default_rng(0).standard_normal(shape)
+    missing = np.zeros(shape, bool)
+    missing[5:8, 9] = True
+    grid = PatchGrid((20, 22), 4, n_channels=n_channels)
+    atoms = np.eye(grid.n_features)[::2].copy()
+    problem = Problem(atoms, algorithm="omp", max_error=0.5)
+    every, _ = sum_of_coded_patches(image, grid, problem, None)
+    needed, _ = sum_of_coded_patches(image, grid, problem, None, missing=missing)
+    assert_array_equal(needed[missing], every[missing])
+    assert not np.array_equal(needed, every)
 
 
 def test_learning_helps():
