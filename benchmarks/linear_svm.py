@@ -27,6 +27,12 @@ class LinearSVM:
     def fit(self, X, y, gram=None):
         """Learn from centred float32 features and labels 0, 1, ...; `gram` is X' X, if it is at hand."""
         n, d = X.shape
+        if n < d:  # the weights lie in the span of the signals: solve there
+            basis, coordinates = np.linalg.qr(X.T)
+            inside = LinearSVM(self.C, self.max_iter).fit(np.ascontiguousarray(coordinates.T), y)
+            self.weights = np.vstack([basis @ inside.weights[:-1], inside.weights[-1:]])
+            self.n_iter = inside.n_iter
+            return self
         signs = np.where(y[:, None] == np.arange(y.max() + 1), 1, -1).astype(X.dtype)
         shape = d + 1, signs.shape[1]
         factor = (2 * self.C / n) * (X.T @ X if gram is None else gram)

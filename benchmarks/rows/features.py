@@ -109,7 +109,9 @@ def encoders(settings, n_components=200, counts=(100, 10_000), n_test=5_000, rep
             errors[trained, name] = float(np.mean(small)), many
     row = Row("mnist_encoders", f"error on MNIST by {few:,} / {n:,} labels, {n_components} atoms, stride 2", "%")
     for (trained, name), (at_few, at_many) in errors.items():
-        row.lines.append(Line(f"{trained} + {name}", at_many, None, note=f"{few} labels: {at_few:.1f} %"))
+        row.lines.append(
+            Line(f"{trained} + {name}", at_many, None, note=f"{at_many:.2f} %; by {few} labels {at_few:.1f} %")
+        )
     row.series = {f"{trained} + {name}": list(both) for (trained, name), both in errors.items()}
     row.lines += _orderings(errors)
     return row
