@@ -1,6 +1,15 @@
 """Sparse coding and dictionary learning as fast scikit-learn estimators."""
 
 from .coding import orthogonal_mp, orthogonal_mp_gram, sparse_encode, sparse_encode_path
+from .image import (
+    ContrastNormalization,
+    PatchExtractor,
+    SparseImageEncoder,
+    ZCAWhitening,
+    denoise_image,
+    estimate_sigma,
+    inpaint_image,
+)
 from .learning import (
     KSVD,
     DictionaryLearning,
@@ -9,18 +18,53 @@ from .learning import (
     dict_learning,
     dict_learning_online,
 )
+from .model_selection import (
+    DictionaryLearningCV,
+    SparseCoderCV,
+    heldout_entries_scorer,
+    make_heldout_entries_scorer,
+    reconstruction_density_scorer,
+    select_n_nonzero_coefs,
+    sparsest_within_one_standard_error,
+)
+from .plotting import (
+    ActivationsDisplay,
+    AtomsDisplay,
+    LossCurveDisplay,
+    ReconstructionDisplay,
+    SparsityPathDisplay,
+)
 from .version import __version__
 
 __all__ = [
+    "ActivationsDisplay",
+    "AtomsDisplay",
+    "ContrastNormalization",
     "DictionaryLearning",
+    "DictionaryLearningCV",
     "KSVD",
+    "LossCurveDisplay",
     "MiniBatchDictionaryLearning",
+    "PatchExtractor",
+    "ReconstructionDisplay",
     "SparseCoder",
+    "SparseCoderCV",
+    "SparseImageEncoder",
+    "SparsityPathDisplay",
+    "ZCAWhitening",
     "__version__",
+    "denoise_image",
     "dict_learning",
     "dict_learning_online",
+    "estimate_sigma",
+    "heldout_entries_scorer",
+    "inpaint_image",
+    "make_heldout_entries_scorer",
     "orthogonal_mp",
     "orthogonal_mp_gram",
+    "reconstruction_density_scorer",
+    "select_n_nonzero_coefs",
     "sparse_encode",
     "sparse_encode_path",
+    "sparsest_within_one_standard_error",
 ]

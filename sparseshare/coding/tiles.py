@@ -22,7 +22,7 @@ from .problem import aligned_zeros
 
 PRODUCT_ROWS = 128  # signals a matrix product: BLAS may take another path, with other last bits, for other shapes
 _TILE_ENTRIES = 2**17  # correlations a tile: they stay in the second-level cache beside the Gram matrix
-_GROWTH = 2**21  # entries by which the codes' memory grows: what is added is touched at once
+_GROWTH = 2**21  # entries by which the codes' memory grows at most: what is added is touched at once
 
 
 def thread_count(n_jobs=None):
@@ -251,7 +251,7 @@ class RowsInOrder:
         start, stop = self._entries, self._entries + len(atoms)
         if stop > len(self._atoms):
             for array in (self._atoms, self._codes):
-                array.resize(stop + _GROWTH, refcheck=False)
+                array.resize(stop + min(stop, _GROWTH), refcheck=False)
         self._atoms[start:stop], self._codes[start:stop] = atoms, codes
         self._lengths[self._row + 1 : self._row + 1 + len(lengths)] = lengths
         self._row, self._entries = self._row + len(lengths), stop
