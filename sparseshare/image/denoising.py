@@ -67,7 +67,7 @@ def denoise_image(
         overcomplete cosines.
     max_iter : int or None, default=None
         Turns of learning. None is 20, or 0 if a dictionary is given, which is then used as it is.
-    max_patches : int, default=40_000
+    max_patches : int, default=40000
         Patches to learn from, drawn at random from those that are more than noise.
     gain : float or None, default=None
         Of the error goal. None: ``sqrt(1 + 20.64 / n_features)``, which is the paper's 1.15 for 64 entries.

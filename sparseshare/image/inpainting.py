@@ -70,7 +70,7 @@ def inpaint_image(
         Whether to adjust the atoms. None: only where no dictionary is given.
     max_iter : int, default=40
         Turns. More of them help where most pixels are missing.
-    max_patches : int, default=10_000
+    max_patches : int, default=10000
         Patches that a turn adjusts the atoms to, drawn at random.
     random_state : int, RandomState or None, default=None
         For the choice of patches.
