@@ -4,6 +4,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402 - the backend first
+from matplotlib.ticker import NullLocator  # noqa: E402
 
 AXES = {"signals": "signals", "atoms": "atoms", "features": "features", "non-zeros": "mean non-zeros of a code"}
 STYLES = {
@@ -22,8 +23,11 @@ def draw_growth(series, file):
         for name, curve in series.items():
             if name.startswith(f"{walk}: "):
                 peer = name.removeprefix(f"{walk}: ")
+                places = curve["x"]
                 panel.loglog(curve["x"], curve["y"], STYLES.get(peer, "C2^-"), label=peer, markersize=4)
         panel.set_xlabel(label)
+        panel.set_xticks(places, [f"{x:,.0f}" for x in places], rotation=45, fontsize=8)
+        panel.xaxis.set_minor_locator(NullLocator())
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("µs a signal")
     panels[-1].legend(fontsize=8)
