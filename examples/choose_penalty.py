@@ -23,6 +23,7 @@ import numpy as np
 from sparseshare import MiniBatchDictionaryLearning, sparse_encode_path
 from sparseshare.datasets import load_photographs
 from sparseshare.image import PatchGrid
+from sparseshare.metrics import peak_signal_noise_ratio
 from sparseshare.model_selection import SparseCoderCV
 from sparseshare.plotting import SparsityPathDisplay
 
@@ -61,11 +62,6 @@ def filled_in(noisy, lost, clean, D, alphas):
         images.append(grid.overlap_add(rows + means))
         errors.append(np.mean((rows - truth)[missing] ** 2))
     return images, np.array(errors)
-
-
-def decibels(image, other):
-    """Peak signal-to-noise ratio of grey values from 0 to 1."""
-    return -10 * np.log10(np.mean((image - other) ** 2, dtype=np.float64))
 
 
 def style(axes):
@@ -108,7 +104,10 @@ def draw(path, clean, noisy, lost, images, errors, coder):
     shown = [("photograph", clean), ("noisy, a quarter of the pixels lost", damaged)]
     for name, place in (("chosen", best), ("smallest", last), ("largest", 0)):
         shown.append(
-            (f"{name} penalty {coder.alphas_[place]:.3g}: {decibels(clean, images[place]):.1f} dB", images[place])
+            (
+                f"{name} penalty {coder.alphas_[place]:.3g}: {peak_signal_noise_ratio(clean, images[place]):.1f} dB",
+                images[place],
+            )
         )
     shown.append(("error of the chosen one, times two", 0.5 + 2 * (images[best] - clean)))
     for axes, (title, image) in zip(panels.flat, shown, strict=True):
@@ -135,7 +134,7 @@ def main(folder):
     for name, place in (("chosen by held-out pixels", chosen), ("best for the lost pixels", best)):
         print(f"{name:26} penalty {coder.alphas_[place]:.3g}, error of lost pixels {errors[place]:.6f}")
     for name, place in (("smallest", -1), ("chosen", chosen), ("largest", 0)):
-        print(f"{name:8} penalty: filled in to {decibels(clean, images[place]):.2f} dB")
+        print(f"{name:8} penalty: filled in to {peak_signal_noise_ratio(clean, images[place]):.2f} dB")
     picture = folder / "choose_penalty.png"
     draw(picture, clean, noisy, lost, images, errors, coder)
     print(f"picture {picture}")

@@ -24,6 +24,8 @@ from sklearn.svm import LinearSVC
 
 from sparseshare import MiniBatchDictionaryLearning, SparseCoder, sparse_encode, sparse_encode_path
 from sparseshare.datasets import load_photographs, photo_patches
+from sparseshare.image import PatchGrid
+from sparseshare.metrics import peak_signal_noise_ratio
 
 SIDE = 8  # pixels
 STEP = 4  # pixels from a patch to the next
@@ -51,29 +53,11 @@ class Table:
 
 
 def patches_of(image):
-    """Patches on a grid as rows, without their means, and the means."""
-    windows = np.lib.stride_tricks.sliding_window_view(image, (SIDE, SIDE))[::STEP, ::STEP]
-    patches = windows.reshape(-1, SIDE * SIDE)
+    """Patches on a grid as rows, without their means, the means, and the grid."""
+    grid = PatchGrid(image.shape, SIDE, STEP)
+    patches = grid.extract(image)
     means = patches.mean(axis=1, keepdims=True)
-    return patches - means, means
-
-
-def image_of(patches, shape):
-    """The image whose pixels are the means over all patches that cover them."""
-    rows, columns = ((size - SIDE) // STEP + 1 for size in shape)
-    patches = patches.reshape(rows, columns, SIDE, SIDE)
-    total, count = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    for y in range(SIDE):
-        for x in range(SIDE):
-            place = slice(y, y + rows * STEP, STEP), slice(x, x + columns * STEP, STEP)
-            total[place] += patches[:, :, y, x]
-            count[place] += 1
-    return total / count
-
-
-def decibels(image, other):
-    """Peak signal-to-noise ratio of grey values from 0 to 1."""
-    return -10 * np.log10(np.mean((image - other) ** 2, dtype=np.float64))
+    return patches - means, means, grid
 
 
 def compile_kernels(table):
@@ -101,20 +85,20 @@ def learn(table):
 
 def encode_image(image, dictionary, table):
     """Every patch on the grid coded and put back."""
-    patches, means = patches_of(image)
+    patches, means, grid = patches_of(image)
     codes = sparse_encode(patches, dictionary, alpha=PENALTY, sparse_output=True)
-    result = image_of(codes @ dictionary + means, image.shape)
-    count, quality = codes.nnz / len(patches), decibels(image, result)
+    result = grid.overlap_add(codes @ dictionary + means)
+    count, quality = codes.nnz / len(patches), peak_signal_noise_ratio(image, result)
     table.row(f"image coded, {len(patches):,} patches", f"{count:.1f} of 256 non-zero, {quality:.1f} dB")
     return result, count, quality
 
 
 def sparsity_path(image, dictionary, table):
     """Non-zeros a patch, and decibels, at every penalty."""
-    patches, means = patches_of(image)
+    patches, means, grid = patches_of(image)
     path = sparse_encode_path(patches, dictionary, PENALTIES, sparse_output=True)
     counts = [codes.nnz / len(patches) for codes in path]
-    quality = [decibels(image, image_of(codes @ dictionary + means, image.shape)) for codes in path]
+    quality = [peak_signal_noise_ratio(image, grid.overlap_add(codes @ dictionary + means)) for codes in path]
     ends = f"{counts[0]:.1f} to {counts[-1]:.1f} non-zero, {quality[0]:.1f} to {quality[-1]:.1f} dB"
     table.row(f"the same at {len(PENALTIES)} penalties, in one pass", ends)
     return counts, quality

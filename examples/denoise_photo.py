@@ -8,6 +8,7 @@ scikit-image's; it comes inside that package. The level of the noise is not told
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -19,15 +20,13 @@ import numpy as np
 from skimage import data
 
 from sparseshare.image import denoise_image, estimate_sigma
+from sparseshare.metrics import peak_signal_noise_ratio
 from sparseshare.plotting import AtomsDisplay
+
+decibels = partial(peak_signal_noise_ratio, data_range=255)
 
 SIGMA = 25  # of grey values from 0 to 255
 SIDE = 8  # pixels of a patch
-
-
-def decibels(image, other):
-    """Peak signal-to-noise ratio of values from 0 to 255."""
-    return 10 * np.log10(255**2 / np.mean((image - other) ** 2, dtype=np.float64))
 
 
 def draw(path, pictures, atoms):

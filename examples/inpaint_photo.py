@@ -8,6 +8,7 @@ the current one. The photograph is scikit-image's; it comes inside that package.
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -19,14 +20,12 @@ import numpy as np
 from skimage import data, restoration
 
 from sparseshare.image import inpaint_image
+from sparseshare.metrics import peak_signal_noise_ratio
+
+decibels = partial(peak_signal_noise_ratio, data_range=255)
 
 LOST = 0.7  # share of the pixels, in the second row
 TEXT = "the quick brown fox jumps over the lazy dog"
-
-
-def decibels(image, other):
-    """Peak signal-to-noise ratio of values from 0 to 255."""
-    return 10 * np.log10(255**2 / np.mean((image - other) ** 2, dtype=np.float64))
 
 
 def scribbles(shape):

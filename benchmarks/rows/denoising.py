@@ -7,6 +7,7 @@ from row import Line, Row
 
 from sparseshare.image.denoising import error_goal
 from sparseshare.image.restoration import overcomplete_cosines
+from sparseshare.metrics import peak_signal_noise_ratio
 
 SIDE, N_COMPONENTS, TURNS, PATCHES = 8, 256, 20, 40_000
 # Elad and Aharon 2006, table I, K-SVD on the picture's own patches; peak 255.
@@ -43,7 +44,7 @@ def denoising(settings, n_sample=2000, at_least=3):
             }  # fmt: skip
             outcomes = race(entries, settings, repeats=2)
             ours, script = outcomes["ours"], outcomes["script"]
-            reached = 10 * np.log10(255**2 / np.mean((ours["result"]["image"] - clean) ** 2))
+            reached = peak_signal_noise_ratio(clean, ours["result"]["image"], data_range=255)
             theirs = None
             if "failed" not in script:
                 cost = script["result"]
