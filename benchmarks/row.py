@@ -37,7 +37,7 @@ class Line:
     @property
     def verdict(self):
         if self.ratio is None:
-            return "not measured"
+            return "not measured" if self.note else ""
         if not self.same:
             return "missed (accuracy)"
         if self.at_least is None:
