@@ -110,7 +110,7 @@ def encoders(settings, n_components=200, counts=(100, 10_000), n_test=5_000, rep
     row = Row("mnist_encoders", f"error on MNIST by {few:,} / {n:,} labels, {n_components} atoms, stride 2", "%")
     for (trained, name), (at_few, at_many) in errors.items():
         row.lines.append(
-            Line(f"{trained} + {name}", at_many, None, note=f"{at_many:.2f} %; by {few} labels {at_few:.1f} %")
+            Line(f"{trained} + {name}", at_many, None, accuracy=f"{at_many:.2f} %; by {few} labels {at_few:.1f} %")
         )
     row.series = {f"{trained} + {name}": list(both) for (trained, name), both in errors.items()}
     row.lines += _orderings(errors)
