@@ -1,42 +1,23 @@
 """The example of two stains runs as a user runs it, and finds colours like those in the literature."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from scripts.example import MARKS, assert_one_picture, run
 
-import sparseshare
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not EXAMPLES.is_dir(), reason="an installed package has no examples beside it"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """Where the example has run, and what it printed."""
     folder = tmp_path_factory.mktemp("stains")
-    environment = os.environ | {"PYTHONPATH": str(Path(sparseshare.__file__).parents[1])}
-    run = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLES / "separate_stains.py"], cwd=folder, env=environment,
-        capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    return folder, run.stdout
+    return folder, run("separate_stains.py", cwd=folder)
 
 
 def test_one_picture(done):
-    from matplotlib.image import imread
-
     folder, _ = done
-    assert [path.name for path in folder.iterdir()] == ["separate_stains.png"]
-    picture = imread(folder / "separate_stains.png")
-    assert picture.shape[0] > 600 and picture.shape[1] > 1000 and picture[..., :3].std() > 0.1
+    assert_one_picture(folder, "separate_stains.png", 600, 1000)
 
 
 def test_the_colours_are_those_of_the_stains(done):

@@ -1,41 +1,23 @@
 """examples/choose_penalty.py runs as a user runs it, and its printed claims hold."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from scripts.example import MARKS, assert_one_picture, run
 
-import sparseshare
-
-SCRIPT = Path(__file__).parents[1] / "examples" / "choose_penalty.py"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not SCRIPT.is_file(), reason="an installed package has no examples beside it"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
     """Where the example has run, and what it printed."""
     folder = tmp_path_factory.mktemp("choose_penalty")
-    environment = os.environ | {"PYTHONPATH": str(Path(sparseshare.__file__).parents[1])}
-    command = [sys.executable, "-W", "error", SCRIPT]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    return folder, run("choose_penalty.py", cwd=folder)
 
 
 def test_one_picture_is_drawn(example):
-    from matplotlib.image import imread
-
     folder, _ = example
-    assert [path.name for path in folder.iterdir()] == ["choose_penalty.png"]
-    picture = imread(folder / "choose_penalty.png")
-    assert picture.shape[0] > 900 and picture.shape[1] > 1200
-    assert picture[..., :3].std() > 0.1  # not a blank page
+    assert_one_picture(folder, "choose_penalty.png", 900, 1200)
 
 
 def test_lost_pixels_agree_with_held_out_ones(example):

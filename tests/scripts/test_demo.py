@@ -1,29 +1,11 @@
 """The scripts of examples/ run as a user runs them: in a process of their own, without a warning."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from scripts.example import MARKS, assert_one_picture, run
 
-import sparseshare
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not EXAMPLES.is_dir(), reason="an installed package has no examples beside it"),
-]
-
-
-def run(script, *arguments, cwd):
-    """What a script prints."""
-    command = [sys.executable, "-W", "error", EXAMPLES / script, *arguments]
-    environment = os.environ | {"PYTHONPATH": str(Path(sparseshare.__file__).parents[1])}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +16,8 @@ def demo(tmp_path_factory):
 
 
 def test_the_demo_draws_one_picture(demo):
-    from matplotlib.image import imread
-
     folder, _ = demo
-    assert [path.name for path in folder.iterdir()] == ["demo.png"]
-    picture = imread(folder / "demo.png")
-    height, width = picture.shape[:2]
-    assert height > 600 and width > 1000
-    assert picture[..., :3].std() > 0.1  # not a blank page
+    assert_one_picture(folder, "demo.png", 600, 1000)
 
 
 def test_the_demo_prints_its_table(demo):
