@@ -25,7 +25,7 @@ FLOORS = {
     "kernels/dispatch": 2,
     "foundation": 1,
 }
-FOUNDATION = {"validation", "version", "devices", "callbacks", "metrics", "datasets"}
+FOUNDATION = {"validation", "version", "devices", "threads", "callbacks", "metrics", "datasets"}
 # Where a heavy library may be imported, and whether only inside functions.
 LIBRARIES = {
     "numba": [("kernels/cpu", False)],

@@ -5,12 +5,13 @@ from typing import NamedTuple
 import numpy as np
 
 from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.threads import run_in_threads, thread_count
 
 from .lasso import solve_lars, solve_lasso_cd, solve_lasso_lars
 from .proximal import solve_fista, solve_ista
 from .pursuit import solve_mp, solve_ols, solve_omp
 from .thresholding import solve_iht, solve_threshold
-from .tiles import RowsInOrder, Tile, rows_a_tile, run_in_threads, thread_count, tile_run
+from .tiles import RowsInOrder, Tile, rows_a_tile, tile_run
 
 SOLVERS = {
     "lasso_lars": solve_lasso_lars,

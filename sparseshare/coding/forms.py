@@ -3,9 +3,11 @@
 import numpy as np
 from scipy.sparse import csr_array, issparse, vstack
 
+from sparseshare.threads import run_in_threads, thread_count
+
 from .codes import Codes, encode_tiles
 from .masks import hide_missing, mask_of_rows
-from .tiles import product_of_rows, run_in_threads, thread_count
+from .tiles import product_of_rows
 
 _BLOCK = 4096  # signals that are held dense at once
 

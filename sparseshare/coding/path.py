@@ -4,6 +4,7 @@ import numpy as np
 
 from sparseshare.devices import resolve_device
 from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.threads import run_in_threads, thread_count
 from sparseshare.validation import check_bool, check_dictionary, check_signals
 
 from .codes import ROUNDING, Codes, certify
@@ -12,7 +13,7 @@ from .lasso import solve_masked
 from .masks import check_mask
 from .problem import Problem
 from .pursuit import solve_ols, solve_omp
-from .tiles import RowsInOrder, Tile, rows_a_tile, run_in_threads, thread_count, tile_run
+from .tiles import RowsInOrder, Tile, rows_a_tile, tile_run
 
 _MANY = 20  # penalties, from which following the path event by event is cheaper than a start at each of them
 

@@ -6,9 +6,9 @@ from sklearn.utils.random import sample_without_replacement
 
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
-from sparseshare.coding.tiles import thread_count
 from sparseshare.devices import resolve_device
 from sparseshare.learning.ksvd import AtomByAtom
+from sparseshare.threads import thread_count
 from sparseshare.validation import check_bool, check_number
 
 from .noise import estimate_sigma

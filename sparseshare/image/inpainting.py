@@ -6,9 +6,9 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from sparseshare.coding.problem import Problem
-from sparseshare.coding.tiles import single_threaded_blas, thread_count
 from sparseshare.devices import resolve_device
 from sparseshare.learning.ksvd import AtomByAtom
+from sparseshare.threads import single_threaded_blas, thread_count
 from sparseshare.validation import check_bool, check_number
 
 from .denoising import error_goal, grid_of, own_weight, patches_above_noise, sum_of_coded_patches

@@ -7,15 +7,9 @@ from scipy.sparse import csr_array
 
 from sparseshare.coding.encode import encode, warn_if_not_converged
 from sparseshare.coding.problem import Problem, aligned_zeros
-from sparseshare.coding.tiles import (
-    PRODUCT_ROWS,
-    RowsInOrder,
-    run_in_threads,
-    single_threaded_blas,
-    thread_count,
-    tile_run,
-)
+from sparseshare.coding.tiles import PRODUCT_ROWS, RowsInOrder, tile_run
 from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
 
 _TILE_ENTRIES = 2**17  # products of patches and atoms: they stay in the second-level cache
 

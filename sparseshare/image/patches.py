@@ -5,8 +5,8 @@ from math import prod
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from sparseshare.coding.tiles import run_in_threads, thread_count
 from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.threads import run_in_threads, thread_count
 from sparseshare.validation import check_number, compute_dtype
 
 _ROWS = 4096  # patches that a thread copies at a time

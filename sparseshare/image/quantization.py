@@ -6,8 +6,9 @@ import numpy as np
 
 from sparseshare.callbacks import report_epoch
 from sparseshare.coding.problem import aligned_zeros
-from sparseshare.coding.tiles import PRODUCT_ROWS, run_in_threads, single_threaded_blas, thread_count
+from sparseshare.coding.tiles import PRODUCT_ROWS
 from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
 
 _SHARES = 16  # of the signals, with sums of their own: as many whatever the number of threads
 _STOP = 1e-6  # relative fall of the loss in a pass below which passes no longer pay

@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 
 from sparseshare.callbacks import report_epoch
-from sparseshare.coding.tiles import single_threaded_blas
+from sparseshare.threads import single_threaded_blas
 from sparseshare.validation import check_choice, check_dictionary, compute_dtype
 
 TILE = 2**14  # patches that are held at a time

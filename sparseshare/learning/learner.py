@@ -9,8 +9,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from sparseshare.callbacks import CallbackSupportMixin, report_epoch
-from sparseshare.coding.tiles import single_threaded_blas
 from sparseshare.optimization.constraints import AtomConstraint
+from sparseshare.threads import single_threaded_blas
 from sparseshare.validation import check_bool, check_choice, check_number
 
 from .initialization import initial_dictionary

@@ -11,8 +11,8 @@ from functools import partial
 import numpy as np
 from scipy.sparse import issparse
 
-from sparseshare.coding.tiles import run_in_threads, thread_count
 from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.threads import run_in_threads, thread_count
 
 _BLOCK = 4096  # signals that are made dense at a time
 

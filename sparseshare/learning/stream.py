@@ -5,7 +5,7 @@ from sklearn.utils import check_random_state
 
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
-from sparseshare.coding.tiles import single_threaded_blas
+from sparseshare.threads import single_threaded_blas
 from sparseshare.validation import check_bool, check_number
 
 from .learner import DictionaryLearner, EpochReports

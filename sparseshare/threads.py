@@ -1,0 +1,99 @@
+"""Threads of this process: how many to use, work shared out to them, and BLAS held to one of them meanwhile."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from threading import Lock
+
+from threadpoolctl import ThreadpoolController
+
+from .validation import check_number
+
+
+def thread_count(n_jobs=None):
+    """Threads to use: all that this process may (fewer in a worker of joblib), unless `n_jobs` says fewer.
+
+    Parameters
+    ----------
+    n_jobs : int or None, default=None
+        None and -1 mean all, -2 all but one, as in joblib.
+    """
+    try:
+        available = len(os.sched_getaffinity(0))
+    except AttributeError:  # only Linux has it
+        available = os.cpu_count() or 1
+    limit = os.environ.get("NUMBA_NUM_THREADS", "")
+    available = min(available, int(limit)) if limit.isdigit() and int(limit) > 0 else available
+    if n_jobs is None:
+        return available
+    n_jobs = check_number("n_jobs", n_jobs, integer=True, allow_none=True)
+    if n_jobs == 0:
+        raise ValueError("The 'n_jobs' parameter must be a positive or negative integer or None, got 0")
+    return min(n_jobs, available) if n_jobs > 0 else max(1, available + 1 + n_jobs)
+
+
+class _SingleThreadedBlas:
+    """BLAS on one thread while any call is at work. The setting is process-wide: the last one out restores it."""
+
+    def __init__(self):
+        self._lock, self._inside = Lock(), 0
+        self._controller = self._limits = None
+
+    def __enter__(self):
+        with self._lock:
+            if self._inside == 0:
+                if self._controller is None:
+                    self._controller = ThreadpoolController()
+                self._limits = self._controller.limit(limits=1, user_api="blas")
+                self._limits.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *_):
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limits.__exit__(None, None, None)
+
+
+single_threaded_blas = _SingleThreadedBlas()
+_pool_lock = Lock()
+_pools = {}
+
+
+def _pool(size):
+    """Threads of this process, kept: starting them costs as much as coding a hundred signals. A fork starts its own."""
+    with _pool_lock:
+        known, pool = _pools.get(os.getpid(), (0, None))
+        if known < size:
+            pool = ThreadPoolExecutor(size, thread_name_prefix="sparseshare")
+            _pools[os.getpid()] = size, pool
+        return pool
+
+
+def run_in_threads(work, n_items, n_threads):
+    """Call `work(item, worker)` for every item, the next one to whichever thread is free; the first error is raised."""
+    n_threads = min(n_threads, n_items)
+    if n_threads <= 1:
+        for item in range(n_items):
+            work(item, 0)
+        return
+    items, stop = count(), []
+
+    def run(worker):
+        try:
+            for item in items:
+                if item >= n_items or stop:
+                    return
+                work(item, worker)
+        except BaseException:
+            stop.append(True)
+            raise
+
+    pool = _pool(n_threads - 1)
+    others = [pool.submit(run, worker) for worker in range(1, n_threads)]
+    try:
+        run(0)
+    finally:
+        stop.append(True)  # after an error here; harmless when all is done
+        for other in others:
+            other.result()
