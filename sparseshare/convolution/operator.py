@@ -1,0 +1,108 @@
+"""The convolution of activation maps with atoms, its adjoint, and its norm, by Fourier transforms."""
+
+from functools import cached_property
+from math import prod
+
+import numpy as np
+from scipy import fft
+
+_CHUNK = 2**17  # samples transformed at once: their spectra stay in the cache, and memory stays at that of the maps
+
+
+class Convolution:
+    """The linear operator D that makes a signal of activation maps: D z = sum_k d_k * z_k.
+
+    Parameters
+    ----------
+    atoms : ndarray of shape (n_components, n_channels, *support)
+        float32 or float64; the operator computes in that precision.
+    geometry : Geometry
+    n_threads : int, default=1
+        Threads of a transform; results do not depend on it.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+
+    Notes
+    -----
+    Maps have the shape (n_signals, n_components, *positions), signals (n_signals, n_channels, *signal_shape): each of
+    the n_signals is made of its own maps with the same atoms.
+    """
+
+    def __init__(self, atoms, geometry, n_threads=1):
+        self.atoms, self.geometry, self.n_threads = atoms, geometry, n_threads
+        self.dtype = atoms.dtype
+        self._axes = tuple(range(-geometry.n_axes, 0))
+        self._inside = tuple(slice(n) for n in geometry.positions)
+        self._visible = tuple(
+            slice(-shift, n - shift) for shift, n in zip(geometry.offset, geometry.signal_shape, strict=True)
+        )
+
+    @cached_property
+    def spectra(self):
+        """Half spectra of the atoms on the grid, shape (n_components, n_channels, *half grid)."""
+        return self._transform(self.atoms)
+
+    @cached_property
+    def lipschitz(self):
+        """Largest eigenvalue of D'D: exact for a circular boundary, a bound from above (near to it) for the others.
+
+        A frequency's part of D is the matrix of the atoms' spectra at this frequency.
+        """
+        spectra = self.spectra.astype(np.complex128)
+        if spectra.shape[1] == 1:
+            return float((spectra.real**2 + spectra.imag**2).sum(axis=0).max())
+        rows = np.moveaxis(spectra.reshape(*spectra.shape[:2], -1), -1, 0)
+        return float(np.linalg.norm(rows, 2, axis=(1, 2)).max() ** 2)
+
+    def synthesize(self, maps):
+        """D z.
+
+        Parameters
+        ----------
+        maps : ndarray of shape (n_signals, n_components, *positions)
+
+        Returns
+        -------
+        ndarray of shape (n_signals, n_channels, *signal_shape)
+        """
+        total = None
+        for some in self._chunks(len(maps)):
+            spectra = self._transform(maps[:, some])
+            part = np.einsum("jk...,kc...->jc...", spectra, self.spectra[some])
+            total = part if total is None else np.add(total, part, out=total)
+        return np.ascontiguousarray(self._back(total)[(..., *self._visible)])
+
+    def correlate(self, signal):
+        """D'r, the adjoint of `synthesize`: correlations of the signal with every atom at every position.
+
+        Parameters
+        ----------
+        signal : ndarray of shape (n_signals, n_channels, *signal_shape)
+
+        Returns
+        -------
+        ndarray of shape (n_signals, n_components, *positions)
+        """
+        geometry = self.geometry
+        if geometry.boundary == "valid":
+            padded = np.zeros((*signal.shape[:2], *geometry.grid), self.dtype)
+            padded[(..., *self._visible)] = signal
+            signal = padded
+        spectrum = self._transform(signal)
+        out = np.empty((len(signal), len(self.atoms), *geometry.positions), self.dtype)
+        for some in self._chunks(len(signal)):
+            part = np.einsum("jc...,kc...->jk...", spectrum, self.spectra[some].conj())
+            out[:, some] = self._back(part)[(..., *self._inside)]
+        return out
+
+    def _chunks(self, n_signals):
+        size = max(1, _CHUNK // (n_signals * prod(self.geometry.grid)))
+        return [slice(k, k + size) for k in range(0, len(self.atoms), size)]
+
+    def _transform(self, array):
+        return fft.rfftn(array, s=self.geometry.grid, axes=self._axes, workers=self.n_threads)
+
+    def _back(self, spectrum):
+        return fft.irfftn(spectrum, s=self.geometry.grid, axes=self._axes, workers=self.n_threads, overwrite_x=True)
