@@ -98,6 +98,67 @@ def check_bool(name, value, *, of=None):
     raise ValueError(_refusal(name, value, "True or False", of))
 
 
+def check_axes(name, value, n_axes, *, of=None):
+    """One positive int for each axis.
+
+    Parameters
+    ----------
+    name : str
+        Parameter, as the user typed it.
+    value : int or sequence of ints
+        One int is meant for every axis.
+    n_axes : int
+    of : str or None, default=None
+        Function or estimator that the parameter belongs to.
+
+    Returns
+    -------
+    tuple of ints
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> from sparseshare.validation import check_axes
+    >>> check_axes("stride", 2, 3), check_axes("stride", [1, 4], 2)
+    ((2, 2, 2), (1, 4))
+    """
+    numbers = (value,) * n_axes if np.ndim(value) == 0 else tuple(value)
+    if len(numbers) != n_axes:
+        allowed = "one int" if n_axes == 1 else f"one int or {n_axes} of them"
+        raise ValueError(_refusal(name, value, allowed, of))
+    return tuple(check_number(name, number, 1, integer=True, of=of) for number in numbers)
+
+
+def check_image_shape(image_shape, forms=("(height, width)", "(height, width, n_channels)")):
+    """Refuse anything but as many positive ints as one of the forms has.
+
+    Parameters
+    ----------
+    image_shape : sequence of ints
+        The parameter of this name.
+    forms : sequence of str
+        What is allowed, in words, one number a comma apart.
+
+    Returns
+    -------
+    tuple of ints
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        shape = tuple(image_shape)
+    except TypeError:
+        shape = ()
+    if len(shape) not in {len(form.strip("(,)").split(",")) for form in forms}:
+        raise ValueError(f"The 'image_shape' parameter must be {', '.join(forms)} or None, got {image_shape!r}")
+    return tuple(check_number("image_shape", length, 1, integer=True) for length in shape)
+
+
 def compute_dtype(*arrays):
     """Precision to compute in: float32 if every array has it, else float64.
 
@@ -151,6 +212,81 @@ def check_signals(X, n_features=None, *, name="X"):
         _check_kind(X, name)
         X = X.tocsr()
     return X, compute_dtype(X)
+
+
+def check_stack(X, n_axes=2, *, name="X", one="image"):
+    """Accept images, signals or volumes as one array or as a list in which sizes may differ. Nothing is copied.
+
+    Parameters
+    ----------
+    X : array, list of arrays, object array of arrays, or table of at least 2 axes
+    n_axes : int, default=2
+        What holds arrays of at least as many axes is a list of images.
+    name, one : str, default="X" and "image"
+        What the messages call all of them and one of them.
+
+    Returns
+    -------
+    list of ndarrays, or ndarray of at least 2 axes
+        Of 2 axes: as `check_signals` returns it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For sparse and masked arrays, what holds no numbers, and what is empty.
+    """
+    if issparse(X):
+        raise TypeError(f"Sparse data was passed for {name}, but {one}s must be dense: use its toarray()")
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1 and len(X) and np.ndim(X[0]) >= n_axes:
+        X = list(X)
+    if isinstance(X, list | tuple) and len(X) and all(getattr(image, "ndim", 0) >= n_axes for image in X):
+        return [_check_image(image, f"{one} {number} of {name}") for number, image in enumerate(X)]
+    try:
+        array = X if hasattr(X, "ndim") else np.asarray(X)
+    except ValueError:  # lists of different lengths: said below
+        array = X
+    if getattr(array, "ndim", 0) <= 2:
+        return check_signals(array, name=name)[0]
+    return _check_image(array, name)
+
+
+def check_each_finite(images, first=0, *, missing=False, one="image"):
+    """Refuse NaN and infinity, and say in which of several images they are.
+
+    Parameters
+    ----------
+    images : float ndarray of shape (n, ...)
+    first : int, default=0
+        Number of the first.
+    missing : bool, default=False
+        Let NaN pass.
+    one : str, default="image"
+
+    Raises
+    ------
+    ValueError
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A sum is finite only if all its terms are, and costs half as much as looking at each.
+        if np.isfinite(images.sum(dtype=np.float64)):
+            return
+    what = "infinity" if missing else "NaN or infinity"
+    for number, image in enumerate(images):
+        if (np.isinf(image) if missing else ~np.isfinite(image)).any():
+            raise ValueError(
+                f"{one} {first + number} contains {what}: every {'pixel' if one == 'image' else 'sample'} must be a "
+                f"finite number{' or NaN, which is missing' if missing else ''}"
+            )
+
+
+def is_flat(X):
+    """Whether images or signals are rows of a table."""
+    if hasattr(X, "ndim"):
+        return X.ndim == 2
+    try:
+        return np.asarray(X).ndim == 2
+    except ValueError:  # a list of images of different sizes
+        return False
 
 
 def check_dictionary(dictionary, dtype=None, *, name="dictionary"):
@@ -209,6 +345,14 @@ def _as_array(X, name):
             array = X.to_numpy(np.float64, na_value=np.nan) if hasattr(X, "iloc") else array.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name} must hold numbers: {error}") from error
+    _check_kind(array, name)
+    return array
+
+
+def _check_image(array, name):
+    if isinstance(array, np.ma.MaskedArray):
+        raise ValueError(f"{name} is a masked array, whose mask would be lost: fill in what is missing")
+    array = np.asarray(array)
     _check_kind(array, name)
     return array
 

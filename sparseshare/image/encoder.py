@@ -5,15 +5,14 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, check_memory, validate_data
 
 from sparseshare.coding.problem import ALGORITHMS
+from sparseshare.convolution.pooling import CellGrid
 from sparseshare.devices import resolve_device
 from sparseshare.learning.transformer import COUNTED
-from sparseshare.validation import check_bool, check_choice, check_number
+from sparseshare.validation import check_axes, check_bool, check_choice, check_number, is_flat
 
 from .feature_learning import LEARNERS, learn
-from .images import check_images, is_flat
+from .images import check_images
 from .patch_codes import PatchCoder, code_maps, pooled_features
-from .patches import axes
-from .pooling import CellGrid
 
 ENCODINGS = ("threshold", "triangle", "lasso", *ALGORITHMS)
 
@@ -326,7 +325,7 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
         """What the products with atoms are in pixels: ndarray of shape (n_components, height, width, n_channels)."""
         check_is_fitted(self)
         matrix = self.components_ if self.whitening_ is None else self.components_ @ self.whitening_.whitening_
-        return matrix.reshape(len(matrix), *axes("patch_shape", self.patch_shape, 2), self.n_channels_)
+        return matrix.reshape(len(matrix), *check_axes("patch_shape", self.patch_shape, 2), self.n_channels_)
 
     def _check_parameters(self):
         of = type(self).__name__
@@ -346,8 +345,8 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
             check_choice("dictionary", self.dictionary, LEARNERS, of=of)
         if not hasattr(self.whitening, "fit"):
             check_choice("whitening", self.whitening, ("zca", None), of=of)
-        axes("patch_shape", self.patch_shape, 2)
-        axes("stride", self.stride, 2)
+        check_axes("patch_shape", self.patch_shape, 2)
+        check_axes("stride", self.stride, 2)
         CellGrid(self.grid, self.pooling)
 
     def _check_images(self, X, reset):

@@ -9,9 +9,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sparseshare.validation import check_number, compute_dtype
+from sparseshare.validation import check_axes, check_number, compute_dtype
 
-from .patches import PatchGrid, axes
+from .patches import PatchGrid
 
 _NAMES = {1: "signals (n, time[, channels])", 2: "images (n, height, width[, channels])"}
 _NAMES[3] = "volumes (n, depth, height, width[, channels])"
@@ -215,8 +215,8 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             raise ValueError(
                 f"The 'patch_shape' parameter must be an int or 1 to 3 of them (signals, images, volumes), got {shape}"
             )
-        shape = axes("patch_shape", shape, len(shape))
-        axes("stride", self.stride, len(shape))
+        shape = check_axes("patch_shape", shape, len(shape))
+        check_axes("stride", self.stride, len(shape))
         if self.max_patches is None or isinstance(self.max_patches, Integral):
             return shape, check_number("max_patches", self.max_patches, 1, integer=True, allow_none=True)
         return shape, check_number("max_patches", self.max_patches, 0, 1, open_low=True)
@@ -240,7 +240,7 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Grid of all images of an array at once."""
         spatial = shape if self.n_channels_ is None else shape[:-1]
         patch = self._axes()
-        return PatchGrid(spatial, (1, *patch), (1, *axes("stride", self.stride, len(patch))), self.n_channels_)
+        return PatchGrid(spatial, (1, *patch), (1, *check_axes("stride", self.stride, len(patch))), self.n_channels_)
 
     def _drawn(self, grid, image):
         """Numbers of the patches drawn from an image in rising order, or None for all."""

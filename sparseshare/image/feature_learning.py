@@ -3,9 +3,8 @@
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
-from sparseshare.validation import check_dictionary
+from sparseshare.validation import check_axes, check_dictionary
 
-from .patches import axes
 from .quantization import VectorQuantizer, signals_as_atoms
 from .whitening import ContrastNormalization, ZCAWhitening
 
@@ -48,7 +47,7 @@ def learn(
         components, whitening, epsilon, losses, learner, and sums and counts of vector quantisation.
     """
     random_state = check_random_state(random_state)
-    grids = images.grids(axes("patch_shape", patch_shape, 2), axes("stride", stride, 2))
+    grids = images.grids(check_axes("patch_shape", patch_shape, 2), check_axes("stride", stride, 2))
     span = images.check_finite()
     patches = images.random_patches(grids, n_patches, random_state)
     if before is None:

@@ -5,10 +5,9 @@ from math import isqrt, prod
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.sparse import issparse
 from sklearn.utils.random import sample_without_replacement
 
-from sparseshare.validation import check_number, check_signals, compute_dtype
+from sparseshare.validation import check_each_finite, check_image_shape, check_stack, compute_dtype
 
 from .patches import PatchGrid
 
@@ -80,14 +79,7 @@ class Images:
         else:
             images = np.stack([np.asarray(array)[top:bottom] for array in self.arrays[first:last]])
         images = np.ascontiguousarray(images, dtype=self.dtype).reshape(*images.shape[:2], -1)
-        with np.errstate(over="ignore", invalid="ignore"):
-            # A sum is finite only if all its terms are, and costs half as much as looking at each.
-            if not np.isfinite(images.sum(dtype=np.float64)):
-                for number, image in enumerate(images):
-                    if not np.isfinite(image).all():
-                        raise ValueError(
-                            f"image {first + number} contains NaN or infinity: every pixel must be a finite number"
-                        )
+        check_each_finite(images, first)
         return images
 
     def check_finite(self):
@@ -200,44 +192,22 @@ def check_images(X, image_shape=None, *, fitted_shape=None, name="X"):
         For anything else, images without pixels, channels that differ, and integers beside floats.
     """
     if image_shape is not None:
-        image_shape = _check_image_shape(image_shape)
-    if issparse(X):
-        raise TypeError(f"Sparse data was passed for {name}, but images must be dense: use its toarray()")
-    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1 and len(X) and np.ndim(X[0]) >= 2:
-        X = list(X)
-    if isinstance(X, list | tuple) and len(X) and all(getattr(image, "ndim", 0) >= 2 for image in X):
-        return _check_list(X, image_shape, name)
-    if isinstance(X, np.ma.MaskedArray):
-        raise ValueError(f"{name} is a masked array, whose mask would be lost: fill in what is missing")
-    try:
-        array = X if hasattr(X, "ndim") else np.asarray(X)
-    except ValueError:  # lists of different lengths: said below
-        array = X
-    if getattr(array, "ndim", 0) <= 2:
-        rows, _ = check_signals(X, name=name)
-        return _images_of_rows(rows, image_shape or fitted_shape, name)
-    array = np.asarray(array)
+        image_shape = check_image_shape(image_shape)
+    array = check_stack(X, name=name)
+    if isinstance(array, list):
+        return _check_list(array, image_shape, name)
+    if array.ndim == 2:
+        return _images_of_rows(array, image_shape or fitted_shape, name)
     if array.ndim > 4:
         raise ValueError(
             f"Found array with dim {array.ndim}: {name} must have the shape (n_images, height, width[, n_channels]) or "
             f"hold flat rows; got shape {array.shape}"
         )
-    _check_numbers(array, name)
     if 0 in array.shape:
         raise ValueError(f"{name} has no images, or images without pixels: its shape is {array.shape}")
     if image_shape is not None and _with_channels(array.shape[1:]) != _with_channels(image_shape):
         raise ValueError(f"{name} has images of shape {array.shape[1:]}, image_shape asks for {image_shape}")
     return Images(array, _with_channels(array.shape[1:])[2], stacked=True)
-
-
-def is_flat(X):
-    """Whether images are rows of a table."""
-    if hasattr(X, "ndim"):
-        return X.ndim == 2
-    try:
-        return np.asarray(X).ndim == 2
-    except ValueError:  # a list of images of different sizes
-        return False
 
 
 def _images_of_rows(rows, image_shape, name):
@@ -259,14 +229,12 @@ def _images_of_rows(rows, image_shape, name):
     return Images(rows.reshape(len(rows), *image_shape), _with_channels(image_shape)[2], stacked=True)
 
 
-def _check_list(images, image_shape, name):
-    arrays = [np.asarray(image) for image in images]
+def _check_list(arrays, image_shape, name):
     for number, array in enumerate(arrays):
         if array.ndim > 3 or 0 in array.shape:
             raise ValueError(
                 f"image {number} of {name} must have the shape (height, width[, n_channels]), got {array.shape}"
             )
-        _check_numbers(array, f"image {number} of {name}")
         if image_shape is not None and _with_channels(array.shape) != _with_channels(image_shape):
             raise ValueError(f"image {number} of {name} has shape {array.shape}, image_shape asks for {image_shape}")
     channels = [_with_channels(array.shape)[2] for array in arrays]
@@ -285,26 +253,6 @@ def _check_list(images, image_shape, name):
         )
     arrays = [array.reshape(_with_channels(array.shape)) for array in arrays]
     return Images(arrays, channels[0], stacked=False)
-
-
-def _check_numbers(array, name):
-    if array.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}, pass its real part")
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold numbers, got dtype {array.dtype}")
-
-
-def _check_image_shape(image_shape):
-    try:
-        shape = tuple(image_shape)
-    except TypeError:
-        shape = ()
-    if len(shape) not in (2, 3):
-        raise ValueError(
-            "The 'image_shape' parameter must be (height, width), (height, width, n_channels) or None, got "
-            f"{image_shape!r}"
-        )
-    return tuple(check_number("image_shape", length, 1, integer=True) for length in shape)
 
 
 def _with_channels(shape):

@@ -75,8 +75,8 @@ class PatchCoder:
         worker : int
             Number of the thread.
         """
-        row_block, maximum = cells.row_block[top : top + n_rows], cells.maximum
-        place = row_block, cells.column_block
+        row_block, column_block = cells.block_of
+        place, maximum = (row_block[top : top + n_rows], column_block), cells.maximum
         if self.problem is not None:
             codes = self._sparse_codes(pixels, grid, n_rows, worker)
             self._pooling.pool_codes(codes.indptr, codes.indices, codes.data, 0, *place, maximum, blocks)

@@ -7,7 +7,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, thread_count
-from sparseshare.validation import check_number, compute_dtype
+from sparseshare.validation import check_axes, check_number, compute_dtype
 
 _ROWS = 4096  # patches that a thread copies at a time
 
@@ -59,8 +59,8 @@ class PatchGrid:
         self.shape = tuple(int(check_number("shape", length, 1, integer=True)) for length in shape)
         if not 1 <= len(self.shape) <= 3:
             raise ValueError(f"shape must have 1 to 3 axes (signal, image, volume), got {shape}")
-        self.patch_shape = axes("patch_shape", patch_shape, len(self.shape))
-        self.stride = axes("stride", stride, len(self.shape))
+        self.patch_shape = check_axes("patch_shape", patch_shape, len(self.shape))
+        self.stride = check_axes("stride", stride, len(self.shape))
         self.n_channels = check_number("n_channels", n_channels, 1, integer=True, allow_none=True)
         if any(size > length for size, length in zip(self.patch_shape, self.shape, strict=True)):
             raise ValueError(
@@ -207,23 +207,3 @@ class PatchGrid:
         if image.shape != self.image_shape:
             raise ValueError(f"this grid is for images of shape {self.image_shape}, got one of {image.shape}")
         return image
-
-
-def axes(name, value, n_axes):
-    """One positive int for each axis.
-
-    Parameters
-    ----------
-    name : str
-        Parameter, as the user typed it.
-    value : int or sequence of ints
-    n_axes : int
-
-    Returns
-    -------
-    tuple of ints
-    """
-    numbers = (value,) * n_axes if np.ndim(value) == 0 else tuple(value)
-    if len(numbers) != n_axes:
-        raise ValueError(f"The {name!r} parameter must be one int or {n_axes} of them, got {value!r}")
-    return tuple(check_number(name, number, 1, integer=True) for number in numbers)

@@ -150,7 +150,7 @@ def test_more_wrong_images(images):
         encoder.transform(with_nan(images))
     with pytest.raises(ValueError, match=r"images of 3 channel\(s\), SparseImageEncoder was fitted to 1"):
         encoder.transform(np.zeros((2, 11, 9, 3)))
-    with pytest.raises(ValueError, match="a grid of 10x10 cells is finer than the map of 9x7 patches"):
+    with pytest.raises(ValueError, match="a grid of 10x10 cells is finer than the map of 9x7 positions"):
         encoder.set_params(grid=[2, 10]).transform(images)
     with pytest.raises(ValueError, match="fit again after changing patch_shape"):
         encoder.set_params(grid=2, patch_shape=4).transform(images)

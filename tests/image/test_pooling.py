@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
-from sparseshare.image.pooling import CellGrid
+from sparseshare.convolution.pooling import CellGrid
 from sparseshare.kernels.dispatch import kernels_for
 
 
@@ -50,7 +50,7 @@ def test_cells_are_slices_of_the_map(case, pooling, seed, n_tile):
     for first in range(0, len(patches), n_tile):
         tile = patches[first : first + n_tile]
         codes = csr_array(tile)
-        place = first, cells.row_block, cells.column_block
+        place = first, *cells.block_of
         kernels.pool_codes(codes.indptr, codes.indices, codes.data, *place, cells.maximum, blocks[0])
         full = np.full((n_tile + 1, 4), 1e3)  # rows beyond those that count
         full[: len(tile)] = tile
@@ -74,7 +74,7 @@ def test_tiles_do_not_show(rng, dtype, maximum):
         for first in range(0, 162, n_tile):
             tile = Q[first : first + n_tile]
             kernels_for("cpu", "pooling").pool_thresholded(
-                tile, len(tile), first, cells.row_block, cells.column_block, lower, upper, maximum, blocks
+                tile, len(tile), first, *cells.block_of, lower, upper, maximum, blocks
             )
         results.append(blocks)
     for other in results[1:]:
@@ -96,7 +96,7 @@ def test_nearness_is_the_triangle_of_k_means(rng):
     for pooling in ("sum", "max"):
         cells = CellGrid(1, pooling).on((5, 6))
         blocks = np.zeros((1, 1, 1, 1, 5))
-        place = 0, cells.row_block, cells.column_block
+        place = 0, *cells.block_of
         kernels_for("cpu", "pooling").pool_nearness(Q.copy(), 30, *place, norms2, centres2, cells.maximum, blocks)
         assert_allclose(cells.features(blocks)[0, 0, 0], getattr(expected, pooling)(axis=0), atol=1e-12)
 
@@ -124,7 +124,7 @@ def test_grids_that_cannot_be(grid, message):
 
 def test_a_grid_finer_than_the_map_is_refused():
     CellGrid([1, 3], "sum").on((3, 3))
-    with pytest.raises(ValueError, match="a grid of 3x3 cells is finer than the map of 2x5 patches"):
+    with pytest.raises(ValueError, match="a grid of 3x3 cells is finer than the map of 2x5 positions"):
         CellGrid([1, 3], "sum").on((2, 5))
     with pytest.raises(ValueError, match="'pooling' parameter must be 'sum', 'mean' or 'max', got 'average'"):
         CellGrid(1, "average")
