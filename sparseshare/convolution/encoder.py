@@ -1,0 +1,265 @@
+"""Codes of many signals for one set of atoms: options checked once, operators kept, signals shared out to threads."""
+
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
+from sparseshare.validation import check_bool, check_choice, check_number
+
+from . import admm, fista, lgcd, pursuit, working_set
+from .geometry import BOUNDARIES, Geometry
+from .maps import SparseMaps
+from .operator import Convolution
+from .problem import ConvProblem
+
+SOLVERS = ("auto", "lgcd", "working_set", "fista", "admm", "omp")
+_SOLVE = {
+    "lgcd": lgcd.solve,
+    "working_set": working_set.solve,
+    "fista": fista.solve,
+    "admm": admm.solve,
+    "omp": pursuit.solve,
+}
+_ARRAYS = {"lgcd": 2, "working_set": 3, "fista": 5, "admm": 6, "omp": 2}  # of the size of the maps, held while solving
+
+
+@dataclass(frozen=True)
+class ConvOptions:
+    """What is minimised, and how; the parameters of `conv_sparse_encode` that are not arrays of signals.
+
+    Raises
+    ------
+    ValueError
+        For parameters out of range or that exclude each other.
+    """
+
+    alpha: float | None = None
+    alpha_relative: bool = False
+    boundary: str = "circular"
+    solver: str = "auto"
+    positive: bool = False
+    weights: object = None
+    joint: float = 0.0
+    smoothness: object = None
+    n_nonzero_coefs: int | None = None
+    max_error: float | None = None
+    tol: float = 1e-4
+    max_iter: int | None = None
+
+    def __post_init__(self):
+        check_choice("boundary", self.boundary, BOUNDARIES)
+        check_choice("solver", self.solver, SOLVERS)
+        check_bool("positive", self.positive)
+        check_bool("alpha_relative", self.alpha_relative)
+        check_number("alpha", self.alpha, 0, 1 if self.alpha_relative else None, open_low=True, allow_none=True)
+        check_number("joint", self.joint, 0, 1)
+        check_number("tol", self.tol, 0, open_low=True)
+        check_number("max_iter", self.max_iter, 1, integer=True, allow_none=True)
+        check_number("n_nonzero_coefs", self.n_nonzero_coefs, 1, integer=True, allow_none=True)
+        check_number("max_error", self.max_error, 0, allow_none=True)
+        if self.solver == "omp":
+            if self.alpha is not None:
+                raise ValueError("solver='omp' knows no alpha: give n_nonzero_coefs or max_error")
+            if self.n_nonzero_coefs is None and self.max_error is None:
+                raise ValueError("solver='omp' needs n_nonzero_coefs or max_error")
+            for name in ("weights", "smoothness"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"solver='omp' knows no {name}")
+            if self.joint:
+                raise ValueError("solver='omp' knows no joint penalty")
+        elif self.alpha is None:
+            raise ValueError(f"solver={self.solver!r} needs alpha, the penalty")
+        elif self.n_nonzero_coefs is not None or self.max_error is not None:
+            raise ValueError("n_nonzero_coefs and max_error belong to solver='omp'")
+
+    def problem(self, signal, operator, alpha, mask=None):
+        """The problem of one signal in this room's forms."""
+        weights, smoothness = (
+            None if array is None else np.asarray(array, operator.dtype) for array in (self.weights, self.smoothness)
+        )
+        geometry, n_components = operator.geometry, len(operator.atoms)
+        if weights is not None:
+            weights = _check_weights(weights, n_components, geometry)
+        if smoothness is not None:
+            smoothness = _check_smoothness(smoothness, n_components)
+        return ConvProblem(
+            signal,
+            operator,
+            alpha,
+            weights=weights,
+            positive=bool(self.positive),
+            joint=float(self.joint),
+            smoothness=smoothness,
+            mask=mask,
+        )
+
+
+class Encoder:
+    """Codes of signals of any sizes for atoms that stay: what depends on the atoms alone is computed once.
+
+    Parameters
+    ----------
+    atoms : ndarray of shape (n_components, n_channels, *support)
+    options : ConvOptions
+    n_jobs : int or None, default=None
+    """
+
+    def __init__(self, atoms, options, n_jobs=None):
+        self.atoms, self.options = atoms, options
+        self.n_threads = thread_count(n_jobs)
+        self._operators = {}
+
+    def operator(self, signal_shape, n_threads=1):
+        """The operator for signals of a shape."""
+        key = signal_shape, n_threads
+        if key not in self._operators:
+            geometry = Geometry(signal_shape, self.atoms.shape[2:], self.options.boundary)
+            self._operators[key] = Convolution(self.atoms, geometry, n_threads)
+        return self._operators[key]
+
+    def positions(self, signal_shape):
+        """Shape of the maps of a signal."""
+        return Geometry(signal_shape, self.atoms.shape[2:], self.options.boundary).positions
+
+    def alpha(self, signals, masks=None):
+        """The penalty in absolute terms: a part of the least one at which all codes of the signals are zero."""
+        if not self.options.alpha_relative:
+            return self.options.alpha
+        return self.options.alpha * self.largest_alpha(signals, masks)
+
+    def largest_alpha(self, signals, masks=None):
+        """The least alpha at which all codes of all signals are zero."""
+        largest = [0.0] * len(signals)
+
+        def work(i, _):
+            operator = self.operator(signals[i].shape[2:])
+            mask = None if masks is None else masks[i]
+            largest[i] = self.options.problem(signals[i], operator, 1.0, mask).largest_alpha()
+
+        run_in_threads(work, len(signals), self.n_threads)
+        return max(largest)
+
+    def encode(self, signals, alpha=None, *, masks=None, init=None, sparse=False):
+        """Solve the problem of every signal.
+
+        Parameters
+        ----------
+        signals : sequence of arrays of shape (J, C, *signal_shape)
+        alpha : float or None, default=None
+            Absolute; None for solver="omp".
+        masks : sequence of arrays or None, default=None
+            W of every signal.
+        init : sequence of maps or None, default=None
+            Where to start.
+        sparse : bool, default=False
+            Make all maps `SparseMaps`, as soon as a signal is done.
+
+        Returns
+        -------
+        list of Solution
+            Their gaps are relative ones: divided by 0.5 |W x|^2 (of pursuits: the squared norm of the residual).
+        """
+        solutions = [None] * len(signals)
+        outer = self.n_threads if len(signals) >= self.n_threads else 1
+        inner = max(1, self.n_threads // outer)
+
+        def work(i, _):
+            operator = self.operator(signals[i].shape[2:], inner)
+            problem = self.options.problem(signals[i], operator, alpha, None if masks is None else masks[i])
+            solution = self._solve(problem, None if init is None else init[i], inner)
+            if sparse and not isinstance(solution.maps, SparseMaps):
+                solution.maps = SparseMaps.from_dense(solution.maps)
+            solutions[i] = solution
+
+        with single_threaded_blas:
+            run_in_threads(work, len(signals), outer)
+        return solutions
+
+    def _solve(self, problem, start, n_threads):
+        options = self.options
+        name = choose_solver(problem) if options.solver == "auto" else options.solver
+        if name == "omp":
+            return pursuit.solve(
+                problem,
+                n_nonzero_coefs=options.n_nonzero_coefs,
+                max_error=options.max_error,
+                n_threads=n_threads,
+            )
+        solution = _SOLVE[name](problem, start=start, tol=options.tol, max_iter=options.max_iter, n_threads=n_threads)
+        return replace(solution, gap=solution.gap / problem.energy if problem.energy > 0 else solution.gap)
+
+    def check_memory(self, shapes, n_codes, sparse):
+        """Refuse what would not fit: the codes of the signals in work, and all dense codes together.
+
+        Raises
+        ------
+        MemoryError
+        """
+        available = available_memory()
+        if available is None:
+            return
+        itemsize, n_components = self.atoms.dtype.itemsize, len(self.atoms)
+        sizes = [
+            n_codes * n_components * Geometry(shape, self.atoms.shape[2:], self.options.boundary).n_positions * itemsize
+            for shape in shapes
+        ]
+        at_once = min(len(sizes), self.n_threads)
+        solver = self.options.solver
+        arrays = max(_ARRAYS.values()) if solver == "auto" else _ARRAYS[solver]
+        needed = at_once * arrays * max(sizes) + (0 if sparse else sum(sizes))
+        if needed > available:
+            kept = (
+                "" if sparse else f", {_gigabytes(sum(sizes))} of it for dense codes (sparse_output=True avoids them)"
+            )
+            raise MemoryError(
+                f"coding needs about {_gigabytes(needed)}{kept}, and {_gigabytes(available)} are free: {at_once} "
+                f"signal(s) at once take {arrays} arrays of {_gigabytes(max(sizes))}. Lower n_jobs, the size of the "
+                "signals or the number of atoms, or use float32"
+            )
+
+
+def choose_solver(problem):
+    """The solver that "auto" takes for a problem."""
+    for name, solver in (("lgcd", lgcd), ("working_set", working_set)):
+        if solver.applies(problem) is None:
+            return name
+    return "fista"
+
+
+def available_memory():
+    """Bytes that may still be taken, or None where the system does not say."""
+    try:
+        with open("/proc/meminfo") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _check_weights(weights, n_components, geometry):
+    allowed = (n_components,), (n_components, *geometry.positions)
+    if weights.shape not in allowed:
+        raise ValueError(
+            f"weights must have the shape (n_components,) = {allowed[0]} or (n_components, *positions) = {allowed[1]}, "
+            f"got {weights.shape}"
+        )
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError("weights must be finite numbers of at least 0")
+    return weights.reshape(n_components, *[1] * geometry.n_axes) if weights.ndim == 1 else weights
+
+
+def _check_smoothness(smoothness, n_components):
+    if smoothness.shape != (n_components,):
+        raise ValueError(f"smoothness must have the shape (n_components,) = {(n_components,)}, got {smoothness.shape}")
+    if not (np.isfinite(smoothness).all() and (smoothness >= 0).all()):
+        raise ValueError("smoothness must hold finite numbers of at least 0")
+    return smoothness if smoothness.any() else None
+
+
+def _gigabytes(size):
+    return f"{size / 1e9:.3g} GB"
