@@ -174,6 +174,25 @@ def compute_dtype(*arrays):
     return np.dtype(np.float32 if dtypes == {np.dtype(np.float32)} else np.float64)
 
 
+def check_kind(array, name):
+    """Refuse arrays of anything but real numbers.
+
+    Parameters
+    ----------
+    array : ndarray or sparse array
+    name : str
+        What the messages call it.
+
+    Raises
+    ------
+    ValueError
+    """
+    if array.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}, pass its real part")
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold numbers, got dtype {array.dtype}")
+
+
 def check_signals(X, n_features=None, *, name="X"):
     """Accept signals as rows without copying them.
 
@@ -209,7 +228,7 @@ def check_signals(X, n_features=None, *, name="X"):
             f"the dictionary has {n_features}, {name}.shape is {X.shape}"
         )
     if issparse(X):
-        _check_kind(X, name)
+        check_kind(X, name)
         X = X.tocsr()
     return X, compute_dtype(X)
 
@@ -345,7 +364,7 @@ def _as_array(X, name):
             array = X.to_numpy(np.float64, na_value=np.nan) if hasattr(X, "iloc") else array.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name} must hold numbers: {error}") from error
-    _check_kind(array, name)
+    check_kind(array, name)
     return array
 
 
@@ -353,15 +372,8 @@ def _check_image(array, name):
     if isinstance(array, np.ma.MaskedArray):
         raise ValueError(f"{name} is a masked array, whose mask would be lost: fill in what is missing")
     array = np.asarray(array)
-    _check_kind(array, name)
+    check_kind(array, name)
     return array
-
-
-def _check_kind(array, name):
-    if array.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}, pass its real part")
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold numbers, got dtype {array.dtype}")
 
 
 def _check_shape(array, name):
