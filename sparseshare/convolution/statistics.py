@@ -27,7 +27,7 @@ from .geometry import Geometry
 from .operator import Convolution
 
 _ATOMS_AT_ONCE = 4  # rows of phi that a thread takes
-_PAIR_COST = 0.35  # of a pair of non-zeros, in units of a grid point of a transform times its logarithm
+_PAIR_COST = 2.5  # of a pair of non-zeros, in units of a point of a transform times its logarithm
 
 
 @dataclass
@@ -77,9 +77,13 @@ class ConvStatistics:
     @property
     def phi(self):
         """phi with all offsets -L < tau < L, shape (n_components, n_components, *(2 * support - 1)): a new array."""
-        mirrored = self.half.transpose(1, 0, 2)[:, :, :0:-1]
+        return np.stack([self.row(k) for k in range(len(self.half))])
+
+    def row(self, atom):
+        """phi[atom] with all offsets, shape (n_components, *(2 * support - 1)): a new array."""
+        mirrored = self.half[:, atom, :0:-1]
         window = tuple(2 * length - 1 for length in self.support)
-        return np.concatenate([mirrored, self.half], axis=2).reshape(*self.half.shape[:2], *window)
+        return np.concatenate([mirrored, self.half[atom]], axis=1).reshape(-1, *window)
 
     def add(self, signal, maps, boundary, *, weight=1.0, penalty=0.0, constant=0.0, n_threads=1):
         """Count a signal in.
