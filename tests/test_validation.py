@@ -8,12 +8,17 @@ import pytest
 from scipy import sparse
 
 from sparseshare.validation import (
+    check_axes,
     check_bool,
     check_choice,
     check_dictionary,
+    check_each_finite,
+    check_image_shape,
     check_number,
     check_signals,
+    check_stack,
     compute_dtype,
+    is_flat,
 )
 
 
@@ -181,3 +186,61 @@ def test_dictionary_is_dense_contiguous_and_of_the_dtype_asked_for():
 def test_bad_dictionaries(dictionary, message):
     with pytest.raises(ValueError, match=message):
         check_dictionary(dictionary, np.float32)
+
+
+def test_axes():
+    assert check_axes("stride", np.int64(2), 3) == (2, 2, 2)
+    assert check_axes("stride", [1, 2], 2) == (1, 2)
+    for value, allowed in [((1, 2), "one int, got"), ((0,), "an integer of at least 1, got 0"), (1.5, "an integer")]:
+        with pytest.raises(ValueError, match=f"The 'stride' parameter of f must be {allowed}"):
+            check_axes("stride", value, 1, of="f")
+
+
+def test_image_shapes():
+    assert check_image_shape([4, np.int32(5)]) == (4, 5)
+    assert check_image_shape((4,), ["(time,)", "(time, n_channels)"]) == (4,)
+    for wrong in (4, (4,), "four", (1, 2, 3, 4)):
+        message = r"'image_shape' parameter must be \(height, width\), \(height, width, n_channels\) or None, got"
+        with pytest.raises(ValueError, match=message):
+            check_image_shape(wrong)
+    with pytest.raises(ValueError, match="'image_shape' parameter must be an integer of at least 1, got 2.5"):
+        check_image_shape((2.5, 4))
+
+
+def test_stacks_are_not_copied():
+    X = np.zeros((3, 4, 5), np.uint8)
+    assert check_stack(X) is X
+    for given in (list(X), tuple(X)):
+        images = check_stack(given)
+        assert isinstance(images, list) and all(np.shares_memory(image, X) for image in images)
+    objects = np.empty(2, object)
+    objects[:] = [np.zeros((4, 5)), np.zeros((2, 3))]
+    assert [image.shape for image in check_stack(objects)] == [(4, 5), (2, 3)]
+    rows = list(np.zeros((2, 6)))
+    assert check_stack(rows).shape == (2, 6)  # flat rows of images
+    assert isinstance(check_stack(rows, 1), list)  # signals
+    assert is_flat(X[0]) and is_flat(X[0].tolist()) and not is_flat(X) and not is_flat(list(objects))
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "message"),
+    [
+        (sparse.csr_array(np.eye(3)), TypeError, "Sparse data was passed for X, but volumes must be dense"),
+        (np.ma.masked_array(np.zeros((2, 3, 3))), ValueError, "X is a masked array, whose mask would be lost"),
+        ([np.ma.masked_array(np.zeros((3, 3)))], ValueError, "volume 0 of X is a masked array"),
+        ([np.zeros((3, 3)), np.zeros((3, 3)) * 1j], ValueError, "Complex data not supported: volume 1 of X"),
+        ([[1.0], [1.0, 2.0]], ValueError, "X must be a 2-D array of numbers"),
+    ],
+)
+def test_bad_stacks(X, error, message):
+    with pytest.raises(error, match=message):
+        check_stack(X, one="volume")
+
+
+def test_the_image_that_is_not_finite_is_named():
+    images = np.zeros((3, 2, 2), np.float32)
+    check_each_finite(images)
+    check_each_finite(np.full((2, 2), np.finfo(float).max))  # whose sum is not
+    images[2, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="image 7 contains NaN or infinity: every pixel must be a finite number"):
+        check_each_finite(images, 5)
