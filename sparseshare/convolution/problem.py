@@ -5,6 +5,9 @@ from functools import cached_property
 
 import numpy as np
 
+from sparseshare.optimization.duality import multiple_within, scaled_dual_value, without
+from sparseshare.optimization.penalties import RoughnessPenalty, SparsePenalty
+
 
 @dataclass
 class Solution:
@@ -82,37 +85,56 @@ class ConvProblem:
     @cached_property
     def energy(self):
         """0.5 |W x|^2, the unit of the tolerance."""
-        return 0.5 * _squared_norm(self._weigh(self.signal))
+        return 0.5 * _squared_norm(self.target)
+
+    @cached_property
+    def sparse_penalty(self):
+        """The penalty on the codes' magnitudes."""
+        return SparsePenalty(self.alpha, self.weights, self.positive, self.joint)
+
+    @cached_property
+    def roughness(self):
+        """The penalty on the maps' differences, or None."""
+        if self.smoothness is None or not np.any(self.smoothness):
+            return None
+        return RoughnessPenalty(self.smoothness, self.geometry.positions, self.geometry.boundary == "circular")
+
+    @cached_property
+    def target(self):
+        """W x."""
+        return self._weigh(self.signal)
+
+    def synthesize(self, maps):
+        """W D z."""
+        return self._weigh(self.operator.synthesize(maps))
 
     def residual(self, maps):
         """W (x - D z)."""
-        return self._weigh(self.signal - self.operator.synthesize(maps))
+        return self.target - self.synthesize(maps)
 
     def correlate(self, residual):
         """D'W r, for a weighted residual r."""
         return self.operator.correlate(self._weigh(residual))
 
-    def gradient(self, maps):
+    def gradient(self, maps, residual=None):
         """Gradient of the smooth part: D'W^2 (D z - x) + smoothness G'G z."""
-        gradient = -self.correlate(self.residual(maps))
-        return gradient if self.smoothness is None else gradient + self.roughness(maps)
+        gradient = self.correlate(self.residual(maps) if residual is None else residual)
+        np.negative(gradient, out=gradient)
+        return gradient if self.roughness is None else self.roughness.add_gradient(maps, gradient)
 
     def penalty(self, maps):
         """alpha times the weighted norms, in float64."""
-        magnitudes = np.abs(maps)
-        total = (1 - self.joint) * magnitudes
-        if self.joint:
-            total[0] += self.joint * np.sqrt((magnitudes**2).sum(axis=0))
-        if self.weights is not None:
-            total *= self.weights
-        return self.alpha * float(total.sum(dtype=np.float64))
+        return self.sparse_penalty.value(maps)
 
-    def objective(self, maps):
-        """What is minimised."""
-        return 0.5 * _squared_norm(self.residual(maps)) + self.penalty(maps)
+    def objective(self, maps, residual=None):
+        """What is minimised; `residual` is `residual(maps)`, if it is at hand."""
+        fit = 0.5 * _squared_norm(self.residual(maps) if residual is None else residual)
+        if self.roughness is not None:
+            fit += self.roughness.value(maps)
+        return fit + self.penalty(maps)
 
     def gap(self, maps, gradient=None):
-        """How far the objective may be above the least: the duality gap of the rescaled residual.
+        """How far the objective may be above the least: its distance to `dual_value`.
 
         Parameters
         ----------
@@ -121,25 +143,84 @@ class ConvProblem:
             `gradient(maps)` if it is at hand.
         """
         residual = self.residual(maps)
-        correlations = self.correlate(residual) if gradient is None else -gradient
-        if not self.positive:
-            correlations = np.abs(correlations)
-        if self.weights is not None:
-            correlations = correlations / self.weights
-        largest = max(float(correlations.max()), 0.0)
-        scale = min(1.0, self.alpha / largest) if largest > 0 else 1.0
-        fit = 0.5 * _squared_norm(residual)
-        dual = self.energy - 0.5 * _squared_norm(self._weigh(self.signal) - scale * residual)
-        return fit + self.penalty(maps) - dual
+        gradient = self.gradient(maps, residual) if gradient is None else gradient
+        return max(self.objective(maps, residual) - self.dual_value(maps, residual, gradient), 0.0)
+
+    def dual_value(self, maps, residual, gradient):
+        """A lower bound on every objective, from any maps: the dual value of their rescaled residual.
+
+        Parameters
+        ----------
+        maps : ndarray of shape `maps_shape`
+        residual : ndarray of the signal's shape
+            `residual(maps)`.
+        gradient : ndarray of shape `maps_shape`
+            `gradient(maps)`.
+
+        Returns
+        -------
+        float
+
+        Notes
+        -----
+        With the rows sqrt(smoothness) G below W D a residual has a second part, -sqrt(smoothness) G z, and its
+        correlations are minus the gradient. Of atoms of weight 0 they must vanish. Where such an atom has smoothness,
+        its second part is chosen so, by a Poisson equation that has a solution once the residual is orthogonal to all
+        signals that constant maps make. For coefficients of weight 0 without smoothness, or of weight 0 at some
+        positions only, no feasible point but 0 is known, the bound is 0 and the gap is the objective.
+        """
+        roughness, norm2 = self.roughness, _squared_norm(residual)
+        product = float(np.vdot(self.target.astype(np.float64), residual.astype(np.float64)))
+        free = self._free_atoms
+        if len(free) == 0:
+            needed = self.sparse_penalty.largest_alpha(gradient, negated=True)
+            if roughness is not None:
+                norm2 += 2 * roughness.value(maps)
+            return scaled_dual_value(product, norm2, multiple_within(self.alpha, needed))
+        if roughness is None or not np.isin(free, roughness.components).all():
+            return 0.0
+        rows = residual.reshape(len(residual), -1)
+        residual = without(self._constant_signals, rows).reshape(residual.shape).astype(self.dtype)
+        slopes = self.correlate(residual)
+        norm2 = _squared_norm(residual) + 2 * roughness.dual_energy(slopes, free)
+        product = float(np.vdot(self.target.astype(np.float64), residual.astype(np.float64)))
+        others = np.zeros_like(maps)
+        penalised = np.setdiff1d(np.arange(len(self.atoms)), free)
+        others[:, penalised] = maps[:, penalised]
+        norm2 += 2 * roughness.value(others)
+        slopes = np.subtract(slopes, roughness.add_gradient(others, np.zeros_like(slopes)), out=slopes)
+        slopes[:, free] = 0
+        needed = self.sparse_penalty.largest_alpha(slopes)
+        return scaled_dual_value(product, norm2, multiple_within(self.alpha, needed))
 
     def largest_alpha(self):
-        """The least alpha at which all codes are zero."""
-        correlations = self.correlate(self._weigh(self.signal))
-        if not self.positive:
-            correlations = np.abs(correlations)
+        """The least alpha at which all codes are zero.
+
+        Atoms of weight 0 do not count, nor is what they explain taken off the signal: with them it is a bound from
+        above, as a rule.
+        """
+        correlations = self.correlate(self.target)
         if self.weights is not None:
-            correlations = correlations / self.weights
-        return max(float(correlations.max()), 0.0)
+            np.copyto(correlations, 0, where=self.weights == 0)
+        return self.sparse_penalty.largest_alpha(correlations)
+
+    @cached_property
+    def _free_atoms(self):
+        """Atoms with a weight of 0."""
+        if self.weights is None:
+            return np.array([], int)
+        weights = np.broadcast_to(self.weights, (len(self.atoms), *self.geometry.positions))
+        return np.flatnonzero((weights == 0).any(axis=tuple(range(1, weights.ndim))))
+
+    @cached_property
+    def _constant_signals(self):
+        """What every atom of weight 0 makes of a map of ones, as an (n_atoms, n_signals, n) array."""
+        made = []
+        for k in self._free_atoms:
+            maps = np.zeros(self.maps_shape, self.dtype)
+            maps[:, k] = 1
+            made.append(self.synthesize(maps).reshape(len(self.signal), -1))
+        return np.array(made)
 
     def _weigh(self, signal):
         return signal if self.mask is None else self.mask * signal

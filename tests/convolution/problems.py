@@ -121,6 +121,14 @@ def form(name, boundary, n_axes=2, **changes):
     return conv_problem(boundary, n_axes, **{**OPTIONS[name], **changes})
 
 
+@cache
+def solved(name, boundary, n_axes=2):
+    """Problem, its written-out form, least objective and codes of one entry of `FORMS`; computed once, left alone."""
+    problem = form(name, boundary, n_axes)
+    dense = Dense(problem)
+    return problem, dense, *dense.solve()
+
+
 class Dense:
     """A problem with its operator written out, in float64.
 
@@ -155,12 +163,15 @@ class Dense:
         weights = 1.0 if problem.weights is None else problem.weights.astype(float)
         self.weights = np.broadcast_to(weights, self.shape[1:]).ravel()
         self.alpha, self.positive, self.joint = problem.alpha, problem.positive, problem.joint
+        nothing = np.zeros(len(self.differences))
+        self._rows = [
+            (np.vstack([mask[:, None] * self.matrix, self.differences]), np.concatenate([mask * signal, nothing]))
+            for mask, signal in zip(self.mask, self.signals, strict=True)
+        ]
 
-    @cache
-    def rows(self, j):  # noqa: B019
+    def rows(self, j):
         """The least-squares part of signal j: matrix and target, with the gradient penalty as further rows."""
-        matrix = np.vstack([self.mask[j][:, None] * self.matrix, self.differences])
-        return matrix, np.concatenate([self.mask[j] * self.signals[j], np.zeros(len(self.differences))])
+        return self._rows[j]
 
     def penalty(self, maps):
         """alpha times the weighted norms of (J, K, *positions) maps; infinite where an entry kept out is not 0."""
@@ -174,13 +185,13 @@ class Dense:
         flat = np.asarray(maps, float).reshape(len(self.signals), -1)
         if self.positive and (flat < 0).any():
             return np.inf
-        fits = [0.5 * ((matrix @ z - target) ** 2).sum() for z, (matrix, target) in zip(flat, self._all(), strict=True)]
+        fits = [0.5 * ((matrix @ z - target) ** 2).sum() for z, (matrix, target) in zip(flat, self._rows, strict=True)]
         return sum(fits) + self.penalty(maps)
 
     def gradient(self, maps):
         """Gradient of the least-squares part, in the shape of the maps."""
         flat = np.asarray(maps, float).reshape(len(self.signals), -1)
-        slopes = [matrix.T @ (matrix @ z - target) for z, (matrix, target) in zip(flat, self._all(), strict=True)]
+        slopes = [matrix.T @ (matrix @ z - target) for z, (matrix, target) in zip(flat, self._rows, strict=True)]
         return np.reshape(slopes, self.shape)
 
     def prox(self, v, step):
@@ -197,7 +208,7 @@ class Dense:
 
     def solve(self, n_iter=20000, tol=1e-13):
         """The least objective and its codes, by accelerated proximal gradient on the matrices with restart."""
-        lipschitz = max(np.linalg.norm(matrix, 2) ** 2 for matrix, _ in self._all())
+        lipschitz = max(np.linalg.norm(matrix, 2) ** 2 for matrix, _ in self._rows)
         z = y = np.zeros(self.shape)
         t, scale = 1.0, max(np.abs(self.gradient(z)).max(), 1e-300)
         for _ in range(n_iter):
@@ -215,9 +226,6 @@ class Dense:
         """How far maps are from optimal: the length of a proximal gradient step, 0 at the optimum."""
         gradient = self.gradient(maps)
         return float(np.abs(maps - self.prox(maps - gradient, 1.0)).max())
-
-    def _all(self):
-        return [self.rows(j) for j in range(len(self.signals))]
 
 
 def _differences(problem):

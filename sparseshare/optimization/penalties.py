@@ -1,0 +1,267 @@
+"""Penalties on codes: the sparse one (weighted l1, joint l2,1, non-negative) and the one on differences of neighbours.
+
+Codes are arrays of any shape. What the joint norm couples lies along their first axis; weights broadcast to the others.
+"""
+
+from math import inf
+
+import numpy as np
+from scipy import fft
+
+_HALVINGS = 60
+
+
+class SparsePenalty:
+    """alpha * sum_p w_p ((1 - joint) sum_j |z_jp| + joint sqrt(sum_j z_jp^2)), and z >= 0 if `positive`.
+
+    Parameters
+    ----------
+    alpha : float
+        At least 0.
+    weights : ndarray that broadcasts to one entry of the first axis of the codes, or None, default=None
+        w >= 0; infinity keeps a coefficient out, None is 1.
+    positive : bool, default=False
+    joint : float, default=0.0
+        Part of the penalty that is the l2 norm along the first axis, 0 to 1.
+
+    Notes
+    -----
+    The l2,1 norm is that of the group lasso (Yuan and Lin 2006), with the l1 norm the sparse-group lasso (Simon et al.
+    2013): its proximal map is the soft threshold followed by the shrinking of groups. Its dual norm is the epsilon norm
+    (Ndiaye et al. 2016, equation 21).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare.optimization.penalties import SparsePenalty
+    >>> penalty = SparsePenalty(0.5, weights=np.array([1.0, 2.0]))
+    >>> penalty.value(np.array([[3.0, -1.0]]))
+    2.5
+    >>> penalty.prox(np.array([[3.0, -4.0]]), step=2.0)
+    array([[ 2., -2.]])
+    """
+
+    def __init__(self, alpha, weights=None, positive=False, joint=0.0):
+        self.alpha, self.weights, self.positive, self.joint = float(alpha), weights, positive, float(joint)
+        self._kept_out = None if weights is None or np.isfinite(weights).all() else ~np.isfinite(weights)
+
+    def value(self, codes):
+        """The penalty of codes, summed in float64.
+
+        Parameters
+        ----------
+        codes : ndarray of shape (n_signals, ...)
+
+        Returns
+        -------
+        float
+            Infinite where a coefficient that is kept out is not 0, or a negative one is not allowed.
+        """
+        if self.positive and codes.size and codes.min() < 0:
+            return inf
+        total = 0.0
+        for norms, share in self._norms(codes):
+            if self._kept_out is None:
+                weighted = norms if self.weights is None else np.multiply(norms, self.weights, out=norms)
+            elif np.any(norms, where=self._kept_out):
+                return inf
+            else:
+                weighted = np.multiply(norms, np.where(self._kept_out, 0, self.weights), out=norms)
+            total += share * float(weighted.sum(dtype=np.float64))
+        return self.alpha * total
+
+    def prox(self, v, step=1.0, out=None):
+        """argmin_z 0.5 |z - v|^2 + step * value(z).
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_signals, ...)
+        step : float, default=1.0
+        out : ndarray of the same shape and dtype or None, default=None
+            Where to write; may be `v`.
+
+        Returns
+        -------
+        ndarray of the same shape and dtype
+        """
+        out = np.empty_like(v) if out is None else out
+        threshold = v.dtype.type(step * self.alpha)
+        if self.weights is not None:
+            threshold = threshold * self.weights.astype(v.dtype, copy=False)
+        if self.joint == 1:
+            np.maximum(v, 0, out=out) if self.positive else np.copyto(out, v)
+        else:
+            level = v.dtype.type(1 - self.joint) * threshold
+            for row, kept in zip(v, out, strict=True):  # row by row: a temporary is no larger than one
+                if self.positive:
+                    np.maximum(np.subtract(row, level, out=kept), 0, out=kept)
+                else:
+                    np.subtract(row, np.clip(row, -level, level), out=kept)
+        if self.joint:
+            norms = _group_norms(out)
+            shares = norms - v.dtype.type(self.joint) * threshold
+            np.maximum(shares, 0, out=shares)
+            out *= np.divide(shares, norms, out=shares, where=norms > 0)
+        return out
+
+    def largest_alpha(self, correlations, negated=False):
+        """The least alpha at which the correlations of a residual make it dual feasible: the gauge of the dual ball.
+
+        At the correlations of a signal it is the least alpha at which all codes are zero.
+
+        Parameters
+        ----------
+        correlations : ndarray of shape (n_signals, ...)
+        negated : bool, default=False
+            `correlations` holds minus the correlations, as a gradient does.
+
+        Returns
+        -------
+        float
+            Infinite if the correlation of a coefficient of weight 0 is not 0.
+        """
+        if not self.joint:
+            weights = None if self.weights is None else np.squeeze(self.weights)
+            return _most(self._heights(correlations, negated), weights)
+        if self.positive:
+            magnitudes = np.negative(correlations) if negated else correlations.copy()
+            np.maximum(magnitudes, 0, out=magnitudes)
+        else:
+            magnitudes = np.abs(correlations)
+        lower = _most(magnitudes.max(axis=0), self.weights)
+        norms = _group_norms(magnitudes)
+        if self.joint == 1 or not 0 < lower < inf:
+            return _most(norms, self.weights)
+        weights = np.broadcast_to(1.0 if self.weights is None else self.weights, norms.shape)
+        contenders = norms > lower * weights
+        groups = magnitudes[:, contenders] / weights[contenders].astype(np.float64)
+        low, high = np.full(groups.shape[1], lower), np.maximum(_group_norms(groups), lower)
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            inside = _group_norms(np.maximum(groups - (1 - self.joint) * middle, 0)) <= self.joint * middle
+            high, low = np.where(inside, middle, high), np.where(inside, low, middle)
+        return float(high.max(initial=lower))
+
+    def _norms(self, codes):
+        """Norms of one entry of the first axis each, with their share in the penalty."""
+        if self.joint < 1:
+            for row in codes:
+                yield np.abs(row), 1 - self.joint
+        if self.joint:
+            yield _group_norms(codes), self.joint
+
+    def _heights(self, correlations, negated):
+        """Largest magnitudes (if `positive`, correlations) along the axes on which weights do not vary."""
+        shape = () if self.weights is None else self.weights.shape
+        shape = (1,) * (correlations.ndim - len(shape)) + shape
+        flat = tuple(axis for axis, length in enumerate(shape) if length == 1)
+        if self.positive:
+            return -correlations.min(axis=flat) if negated else correlations.max(axis=flat)
+        return np.maximum(correlations.max(axis=flat), -correlations.min(axis=flat))
+
+
+class RoughnessPenalty:
+    """0.5 sum_k smoothness_k |G z_k|^2, with G the forward differences along every axis of a map.
+
+    Parameters
+    ----------
+    smoothness : ndarray of shape (n_components,)
+        At least 0; maps of smoothness 0 are left alone.
+    shape : tuple of int
+        Axes of a map.
+    wraps : bool
+        Whether the last entry along an axis has the first as its neighbour.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare.optimization.penalties import RoughnessPenalty
+    >>> RoughnessPenalty(np.array([2.0]), (3,), wraps=False).value(np.array([[[0.0, 1.0, 3.0]]]))
+    5.0
+    """
+
+    def __init__(self, smoothness, shape, wraps):
+        self.smoothness, self.shape, self.wraps = np.asarray(smoothness), tuple(shape), wraps
+        self.components = np.flatnonzero(self.smoothness)
+        self._axes = tuple(range(-len(self.shape), 0))
+
+    @property
+    def lipschitz(self):
+        """A bound on the largest eigenvalue of the Hessian."""
+        return 4.0 * len(self.shape) * float(self.smoothness.max(initial=0))
+
+    def value(self, maps):
+        """The penalty of maps of shape (n_signals, n_components, *shape), in float64."""
+        total = 0.0
+        for k in self.components:
+            for axis in self._axes:
+                steps = self._differences(maps[:, k], axis).astype(np.float64, copy=False)
+                total += 0.5 * float(self.smoothness[k]) * float(np.vdot(steps, steps))
+        return total
+
+    def add_gradient(self, maps, out):
+        """Add smoothness_k G'G z_k to every map of `out`; return it."""
+        for k in self.components:
+            for axis in self._axes:
+                flux = out.dtype.type(self.smoothness[k]) * self._differences(maps[:, k], axis)
+                if self.wraps:
+                    out[:, k] += np.roll(flux, 1, axis) - flux
+                else:
+                    moved = np.moveaxis(out[:, k], axis, -1)
+                    flux = np.moveaxis(flux, axis, -1)
+                    moved[..., 1:] += flux
+                    moved[..., :-1] -= flux
+        return out
+
+    def dual_energy(self, slopes, components):
+        """0.5 sum_k <c_k, (smoothness_k G'G)^+ c_k>: the conjugate of the penalty, where every c_k sums to 0.
+
+        A Poisson equation each, by the Fourier transform for maps that wrap, else by the cosine transform, which
+        diagonalises differences that end at the border. The part of c_k that is constant is dropped.
+
+        Parameters
+        ----------
+        slopes : ndarray of shape (n_signals, n_components, *shape)
+        components : sequence of int
+            Maps to count, all of smoothness above 0.
+
+        Returns
+        -------
+        float
+        """
+        eigenvalues = self.eigenvalues
+        inverse = np.divide(1, eigenvalues, out=np.zeros_like(eigenvalues), where=eigenvalues > 0)
+        transform = fft.fftn if self.wraps else fft.dctn
+        total = 0.0
+        for k in components:
+            spectrum = transform(slopes[:, k].astype(np.float64), axes=self._axes, norm="ortho")
+            power = spectrum.real**2 + spectrum.imag**2 if self.wraps else spectrum**2
+            total += 0.5 * float((power * inverse).sum()) / float(self.smoothness[k])
+        return total
+
+    @property
+    def eigenvalues(self):
+        """Eigenvalues of G'G: over the frequencies of `fftn` for maps that wrap, else over those of `dctn`."""
+        total = np.zeros(self.shape)
+        for axis, length in enumerate(self.shape):
+            frequencies = np.arange(length) * (2 * np.pi / length if self.wraps else np.pi / length)
+            line = 2 - 2 * np.cos(frequencies)
+            total += line.reshape([-1 if other == axis else 1 for other in range(len(self.shape))])
+        return total
+
+    def _differences(self, maps, axis):
+        return np.roll(maps, -1, axis) - maps if self.wraps else np.diff(maps, axis=axis)
+
+
+def _group_norms(array):
+    """l2 norms along the first axis."""
+    return np.sqrt(np.einsum("j...,j...->...", array, array))
+
+
+def _most(heights, weights):
+    """The largest height over its weight; 0 over 0 is 0."""
+    heights = np.maximum(heights, 0).astype(np.float64, copy=False)
+    if weights is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            heights = np.where(heights > 0, heights / weights, 0.0)
+    return float(heights.max(initial=0.0))
