@@ -26,6 +26,7 @@ Only tasks with metadata["loss"] count for `LossMonitor` and `EarlyStopping`, so
 """
 
 import math
+import time
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -173,3 +174,54 @@ def report_epoch(name, epoch, max_iter, loss, seconds, **more):
     """
     shown = "".join(f", {key} {value:.6g}" for key, value in more.items())
     print(f"[{name}] epoch {epoch}/{max_iter}: loss {loss:.6g}{shown}, {seconds:.1f} s", flush=True)
+
+
+class EpochReports:
+    """Tell scikit-learn's callbacks, and the terminal if asked for, how a fit is going: one task an epoch.
+
+    Parameters
+    ----------
+    estimator : object
+        With `CallbackSupportMixin` and the parameters `max_iter` and `verbose`.
+    X, y : object
+        What `fit` was given.
+    """
+
+    def __init__(self, estimator, X, y):
+        self.estimator = estimator
+        self.state = dict(estimator=estimator, X=X, y=y)
+        self.epoch = 0
+
+    def __enter__(self):
+        self.started = time.perf_counter()
+        self.fit = self.estimator._init_callback_context(max_subtasks=self.estimator.max_iter)
+        self.fit.call_on_fit_task_begin(**self.state)
+        self.dictionary = None
+        return self
+
+    def begin(self):
+        """An epoch begins."""
+        self.task = self.fit.subcontext(task_name="epoch")
+        self.task.call_on_fit_task_begin(**self.state)
+
+    def end(self, loss, dictionary):
+        """An epoch has ended with a mean objective per signal; True if a callback asks to stop."""
+        self.epoch += 1
+        self.dictionary = dictionary
+        if self.estimator.verbose:
+            report_epoch(
+                type(self.estimator).__name__, self.epoch, self.estimator.max_iter, loss,
+                time.perf_counter() - self.started,
+            )  # fmt: skip
+        return bool(
+            self.task.call_on_fit_task_end(
+                **self.state, metadata={"loss": loss}, reconstruction_attributes=self._attributes
+            )
+        )
+
+    def _attributes(self):
+        return dict(components_=self.dictionary.copy(), n_iter_=self.epoch)
+
+    def __exit__(self, kind, *error):
+        if kind is None and self.dictionary is not None:
+            self.fit.call_on_fit_task_end(**self.state, reconstruction_attributes=self._attributes)

@@ -1,6 +1,5 @@
 """What the learners share while they fit: checked parameters, the first dictionary, epochs with their reports."""
 
-import time
 import warnings
 
 import numpy as np
@@ -8,7 +7,7 @@ from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from sparseshare.callbacks import CallbackSupportMixin, report_epoch
+from sparseshare.callbacks import CallbackSupportMixin, EpochReports
 from sparseshare.optimization.constraints import AtomConstraint
 from sparseshare.threads import single_threaded_blas
 from sparseshare.validation import check_bool, check_choice, check_number
@@ -136,46 +135,3 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
         self.loss_curve_ = [error / X.shape[0] for error in errors]
         self.n_iter_ = len(errors)
         self.converged_ = converged
-
-
-class EpochReports:
-    """Tell scikit-learn's callbacks, and the terminal if asked for, how a fit is going: one task an epoch."""
-
-    def __init__(self, estimator, X, y):
-        self.estimator = estimator
-        self.state = dict(estimator=estimator, X=X, y=y)
-        self.epoch = 0
-
-    def __enter__(self):
-        self.started = time.perf_counter()
-        self.fit = self.estimator._init_callback_context(max_subtasks=self.estimator.max_iter)
-        self.fit.call_on_fit_task_begin(**self.state)
-        self.dictionary = None
-        return self
-
-    def begin(self):
-        """An epoch begins."""
-        self.task = self.fit.subcontext(task_name="epoch")
-        self.task.call_on_fit_task_begin(**self.state)
-
-    def end(self, loss, dictionary):
-        """An epoch has ended with a mean objective per signal; True if a callback asks to stop."""
-        self.epoch += 1
-        self.dictionary = dictionary
-        if self.estimator.verbose:
-            report_epoch(
-                type(self.estimator).__name__, self.epoch, self.estimator.max_iter, loss,
-                time.perf_counter() - self.started,
-            )  # fmt: skip
-        return bool(
-            self.task.call_on_fit_task_end(
-                **self.state, metadata={"loss": loss}, reconstruction_attributes=self._attributes
-            )
-        )
-
-    def _attributes(self):
-        return dict(components_=self.dictionary.copy(), n_iter_=self.epoch)
-
-    def __exit__(self, kind, *error):
-        if kind is None and self.dictionary is not None:
-            self.fit.call_on_fit_task_end(**self.state, reconstruction_attributes=self._attributes)

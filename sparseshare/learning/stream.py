@@ -3,12 +3,13 @@
 import numpy as np
 from sklearn.utils import check_random_state
 
+from sparseshare.callbacks import EpochReports
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
 from sparseshare.threads import single_threaded_blas
 from sparseshare.validation import check_bool, check_number
 
-from .learner import DictionaryLearner, EpochReports
+from .learner import DictionaryLearner
 from .replacement import duplicate_atoms, replace_atoms
 from .statistics import Statistics, dense_rows, squared_residuals
 from .transformer import coding_options
