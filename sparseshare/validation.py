@@ -294,6 +294,31 @@ def check_each_finite(images, first=0, *, one="image"):
             raise ValueError(f"{one} {first + number} contains NaN or infinity: every {entry} must be a finite number")
 
 
+def check_input_features(estimator, names):
+    """Refuse other names of input features than those that `fit` saw, in scikit-learn's words.
+
+    Parameters
+    ----------
+    estimator : estimator
+        With `n_features_in_`, and `feature_names_in_`, if it was fitted to rows (with named columns).
+    names : array-like of str or None
+        None passes.
+
+    Raises
+    ------
+    ValueError
+    """
+    if names is None:
+        return
+    known, n_features = (getattr(estimator, name, None) for name in ("feature_names_in_", "n_features_in_"))
+    if known is not None and not np.array_equal(known, names):
+        raise ValueError("input_features is not equal to feature_names_in_")
+    if n_features is not None and len(names) != n_features:
+        raise ValueError(
+            f"input_features should have length equal to number of features ({n_features}), got {len(names)}"
+        )
+
+
 def is_flat(X):
     """Whether images or signals are rows of a table."""
     if hasattr(X, "ndim"):

@@ -8,7 +8,14 @@ from sparseshare.coding.problem import ALGORITHMS
 from sparseshare.convolution.pooling import CellGrid
 from sparseshare.devices import resolve_device
 from sparseshare.learning.transformer import COUNTED
-from sparseshare.validation import check_axes, check_bool, check_choice, check_number, is_flat
+from sparseshare.validation import (
+    check_axes,
+    check_bool,
+    check_choice,
+    check_input_features,
+    check_number,
+    is_flat,
+)
 
 from .feature_learning import LEARNERS, learn
 from .images import check_images
@@ -302,15 +309,7 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
             Such as "atom12+_2x2_0_1".
         """
         check_is_fitted(self)
-        if input_features is not None:
-            known, n_features = getattr(self, "feature_names_in_", None), getattr(self, "n_features_in_", None)
-            if known is not None and not np.array_equal(known, input_features):
-                raise ValueError("input_features is not equal to feature_names_in_")
-            if n_features is not None and len(input_features) != n_features:
-                raise ValueError(
-                    f"input_features should have length equal to number of features ({n_features}), got "
-                    f"{len(input_features)}"
-                )
+        check_input_features(self, input_features)
         signs = ("+", "-") if self.split_sign and self.encoding != "triangle" else ("",)
         names = [
             f"atom{atom}{sign}_{cell}"

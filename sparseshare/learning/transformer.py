@@ -1,18 +1,15 @@
 """What every estimator with a dictionary shares: codes of new signals, reconstruction, score, names, persistence."""
 
-import warnings
-
 import numpy as np
 from scipy.sparse import csr_array, hstack
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from sparseshare.coding.encode import encode, warn_if_not_converged
 from sparseshare.coding.problem import Problem
 from sparseshare.devices import resolve_device
 from sparseshare.validation import check_bool, check_choice, check_number, check_signals
-from sparseshare.version import __version__
+from sparseshare.version import VersionedPickle
 
 from .statistics import dense_rows, squared_residuals
 
@@ -24,7 +21,7 @@ _ALIASES = {"lars": "lasso_lars", "cd": "lasso_cd"}  # scikit-learn's names whil
 _SCORED_AT_ONCE = 4096
 
 
-class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedPickle, BaseEstimator):
     """Signals to codes and back, for estimators that hold a dictionary.
 
     Subclasses have the parameters `transform_algorithm`, `transform_n_nonzero_coefs`, `transform_alpha`,
@@ -188,21 +185,6 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.sparse = True
         return tags
-
-    def __getstate__(self):
-        return {**super().__getstate__(), "_sparseshare_version": __version__}
-
-    def __setstate__(self, state):
-        state = dict(state)
-        stored, current = state.pop("_sparseshare_version", "unknown"), __version__
-        if stored != current:
-            warnings.warn(
-                InconsistentVersionWarning(
-                    estimator_name=type(self).__name__, current_sklearn_version=current, original_sklearn_version=stored
-                ),
-                stacklevel=2,
-            )
-        super().__setstate__(state)
 
 
 def fitting_algorithm(name):

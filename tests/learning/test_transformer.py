@@ -137,7 +137,7 @@ def test_pickles_carry_a_version(learner, X, monkeypatch):
     learner = clone(learner).fit(X)
     stored = pickle.dumps(learner)
     np.testing.assert_array_equal(pickle.loads(stored).transform(X), learner.transform(X))
-    monkeypatch.setattr("sparseshare.learning.transformer.__version__", "999.0")
+    monkeypatch.setattr("sparseshare.version.__version__", "999.0")
     with pytest.warns(InconsistentVersionWarning, match="999.0"):
         pickle.loads(stored)
 
