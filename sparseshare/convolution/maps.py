@@ -1,0 +1,48 @@
+"""Activation maps of which only the non-zeros are kept."""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+
+@dataclass
+class SparseMaps:
+    """Maps of one signal, shape (n_signals, n_components, *positions), by their non-zeros.
+
+    Attributes
+    ----------
+    indices : int64 array of shape (n_nonzeros,)
+        Where the non-zeros are in the maps laid out in C order; ascending.
+    values : array of shape (n_nonzeros,)
+        float32 or float64.
+    shape : tuple of int
+        Shape of the dense maps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare.convolution.maps import SparseMaps
+    >>> maps = SparseMaps.from_dense(np.array([[[0.0, 2.0, 0.0], [0.0, 0.0, -1.0]]]))
+    >>> maps.indices.tolist(), maps.values.tolist()
+    ([1, 5], [2.0, -1.0])
+    >>> maps.dense().shape
+    (1, 2, 3)
+    """
+
+    indices: np.ndarray
+    values: np.ndarray
+    shape: tuple
+
+    @classmethod
+    def from_dense(cls, maps):
+        """The non-zeros of dense maps."""
+        flat = np.ascontiguousarray(maps).reshape(-1)
+        indices = np.flatnonzero(flat)
+        return cls(indices.astype(np.int64, copy=False), flat[indices], maps.shape)
+
+    def dense(self):
+        """All entries, as an ndarray of `shape`."""
+        flat = np.zeros(prod(self.shape), self.values.dtype)
+        flat[self.indices] = self.values
+        return flat.reshape(self.shape)
