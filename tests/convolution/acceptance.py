@@ -109,12 +109,79 @@ def _r10():
     return signal, atoms, {"alpha": alpha, "boundary": "full", "positive": True}
 
 
+def _crop(height, width, gray=True):
+    return np.ascontiguousarray(highpass(photograph(gray))[-height:, -width:])  # the corner that is not flat
+
+
+def _masked():
+    signal, atoms = _crop(48, 40), stored("atoms_8x8x32").astype(np.float64)
+    mask = np.random.default_rng(0).random(signal.shape) < 0.5
+    return signal, atoms, {"alpha": 0.01, "mask": mask[None]}
+
+
+def _valid():
+    return _crop(40, 48), stored("atoms_8x8x32").astype(np.float64), {"alpha": 0.03, "boundary": "valid"}
+
+
+def _joint():
+    return _crop(32, 40, gray=False), stored("atoms_8x8x32").astype(np.float64), {"alpha": 0.03, "joint": 0.5}
+
+
+def _smooth():
+    image = photograph()[-40:, -36:]
+    impulse = np.zeros((1, 8, 8))
+    impulse[0, 0, 0] = 1
+    atoms = np.concatenate([stored("atoms_8x8x32").astype(np.float64), impulse])
+    last = np.arange(33) == 32
+    options = {"alpha": 0.05, "smoothness": 2.0 * last, "weights": np.where(last, 0.05, 1.0)}
+    return image - image.mean(), atoms, options
+
+
+def _float32():
+    signal, atoms, options = _r1()
+    return signal.astype(np.float32), atoms.astype(np.float32), options
+
+
+def _together():
+    rng = np.random.default_rng(1)
+    signal = _crop(28, 25, gray=False)
+    atoms = stored("atoms_8x8x32")[::3].astype(np.float64)
+    mask = rng.random(signal.shape) < 0.2
+    weights = rng.uniform(0.5, 2.0, (len(atoms), 35, 32))
+    options = {"alpha": 0.02, "boundary": "valid", "positive": True, "joint": 0.3, "mask": mask[None]}
+    return signal, atoms, options | {"weights": weights}
+
+
+def _channels():
+    rng = np.random.default_rng(2)
+    atoms = rng.standard_normal((6, 20, 3))
+    signal = 0.3 * rng.standard_normal((500, 3))
+    for _ in range(40):
+        start = rng.integers(481)
+        signal[start : start + 20] += rng.uniform(0.5, 1.5) * atoms[rng.integers(6)]
+    return signal, atoms, {"alpha": 12.0, "boundary": "full", "positive": True}
+
+
+def _volume():
+    rng = np.random.default_rng(3)
+    atoms = rng.standard_normal((5, 3, 4, 3))
+    return rng.standard_normal((12, 14, 10)), atoms, {"alpha": 8.0}
+
+
 # name: how it is made, optimum, gap, certified by, non-zeros
 _KNOWN = {
-    "R1": (_r1, 0.3217163296, 1.4e-10, ("SPORCO ADMM", "plain FISTA"), 206),
-    "R2": (_r2, 0.3610376428, 9e-11, ("SPORCO ADMM", "plain FISTA"), 201),
-    "R5": (_r5, 1.154158337, 2e-9, ("SPORCO ADMM", "plain FISTA"), 424),
-    "R10": (_r10, 118.394154, 1e-7, ("alphacsc LGCD", "plain FISTA"), 2622),
+    "R1": (_r1, 0.3217163296, 1.4e-10, ("plain FISTA", "SPORCO ADMM"), 206),
+    "R2": (_r2, 0.3610376428, 9e-11, ("plain FISTA", "SPORCO ADMM"), 201),
+    "R5": (_r5, 1.1541583372, 2.1e-10, ("plain FISTA", "SPORCO ADMM"), 424),
+    "R10": (_r10, 118.394154159, 6e-9, ("plain FISTA", "alphacsc LGCD"), 2622),
+    "masked": (_masked, 0.0653605587, 9e-11, ("plain FISTA", "SPORCO additive mask simulation"), 377),
+    "valid": (_valid, 0.1943851407, 9e-11, ("plain FISTA", "SPORCO additive mask simulation"), 285),
+    "joint": (_joint, 0.5861173214, 1.9e-10, ("plain FISTA", "SPORCO ConvBPDNJoint"), 1423),
+    "smooth": (_smooth, 0.4987744188, 2e-10, ("plain FISTA", "SPORCO ConvBPDNGradReg"), 1628),
+    "float32": (_float32, 0.3217163301, 8e-11, ("plain FISTA", "SPORCO ADMM"), None),
+    "together": (_together, 0.3810304668, 8e-11, ("plain FISTA", "sparseshare"), None),
+    "channels": (_channels, 479.0816272650, 1.4e-11, ("plain FISTA", "alphacsc LGCD"), 40),
+    "volume": (_volume, 685.64679509, 4e-9, ("plain FISTA", "SPORCO ADMM"), 576),
 }
 NAMES = tuple(_KNOWN)
 
