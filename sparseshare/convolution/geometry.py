@@ -54,6 +54,14 @@ class Geometry:
                 f"atoms of shape {self.support} are larger than the signal, whose shape is {self.signal_shape}"
             )
 
+    @classmethod
+    def of_positions(cls, positions, support, boundary):
+        """The geometry in which maps have the shape `positions`."""
+        check_choice("boundary", boundary, BOUNDARIES)
+        reach = {"circular": 0, "full": 1, "valid": -1}[boundary]
+        shape = tuple(n + reach * (l - 1) for n, l in zip(positions, support, strict=True))  # noqa: E741
+        return cls(shape, tuple(support), boundary)
+
     @property
     def n_axes(self):
         """Number of spatial axes."""

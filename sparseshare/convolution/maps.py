@@ -34,6 +34,11 @@ class SparseMaps:
     values: np.ndarray
     shape: tuple
 
+    @property
+    def dtype(self):
+        """Of the values."""
+        return self.values.dtype
+
     @classmethod
     def from_dense(cls, maps):
         """The non-zeros of dense maps."""
