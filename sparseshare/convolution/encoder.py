@@ -23,6 +23,7 @@ _SOLVE = {
     "omp": pursuit.solve,
 }
 _ARRAYS = {"lgcd": 2, "working_set": 3, "fista": 5, "admm": 6, "omp": 2}  # of the size of the maps, held while solving
+_ARRAYS_BY_ATOM = ("weights", "smoothness")
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,7 @@ class ConvOptions:
 
     def problem(self, signal, operator, alpha, mask=None):
         """The problem of one signal in this room's forms."""
-        weights, smoothness = (
-            None if array is None else np.asarray(array, operator.dtype) for array in (self.weights, self.smoothness)
-        )
+        weights, smoothness = (_as_numbers(name, getattr(self, name), operator.dtype) for name in _ARRAYS_BY_ATOM)
         geometry, n_components = operator.geometry, len(operator.atoms)
         if weights is not None:
             weights = _check_weights(weights, n_components, geometry)
@@ -239,6 +238,15 @@ def available_memory():
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def _as_numbers(name, array, dtype):
+    if array is None:
+        return None
+    try:
+        return np.asarray(array, dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of numbers: {error}") from error
 
 
 def _check_weights(weights, n_components, geometry):

@@ -224,7 +224,10 @@ def check_atoms_and_signals(atoms, X, *, channels="auto", mask=None, image_shape
     for number in range(1 if signals.same_shape else signals.n_signals):
         shape = signals.shape(number)
         if any(length > samples for length, samples in zip(support, shape, strict=True)):
-            raise ValueError(f"atoms of shape {support} are larger than signal {number}, whose shape is {shape}")
+            columns = f" (n_features = {shape[0]})" if n_axes == 1 else ""
+            raise ValueError(
+                f"atoms of shape {support} are larger than signal {number}, whose shape is {shape}{columns}"
+            )
     return atoms_inside(atoms, n_channels, signals.dtype), signals
 
 

@@ -10,7 +10,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sparseshare.devices import resolve_device
 from sparseshare.threads import run_in_threads
 from sparseshare.validation import (
-    check_axes,
     check_bool,
     check_choice,
     check_input_features,
@@ -60,7 +59,7 @@ class ConvTransformer(TransformerMixin, VersionedPickle, BaseEstimator):
         self._check_is_ready()
         n_signs = self._n_signs
         encoder, signals = self._prepared(X)
-        grid = CellGrid(self.pool_grid, self.pooling, signals.n_axes, name="pool_grid")
+        grid = self._cells(signals.n_axes)
         cells = {shape: grid.on(encoder.positions(shape)) for shape in {signals.shape(i) for i in range(len(signals))}}
         solutions = self._solve(encoder, signals, sparse=True)
         n_codes = signals.n_channels if signals.separate else 1
@@ -182,7 +181,7 @@ class ConvTransformer(TransformerMixin, VersionedPickle, BaseEstimator):
         channels = [f"_channel{number}" for number in range(self.n_channels_)] if self._separate else [""]
         names = [
             f"atom{atom}{sign}{channel}_{cell}"
-            for cell in CellGrid(self.pool_grid, self.pooling, self._n_axes, name="pool_grid").names()
+            for cell in self._cells(self._n_axes).names()
             for sign in (("+", "-") if self._n_signs == 2 else ("",))
             for atom in range(len(self.components_))
             for channel in channels
@@ -192,6 +191,9 @@ class ConvTransformer(TransformerMixin, VersionedPickle, BaseEstimator):
     @property
     def _n_signs(self):
         return 2 if self.split_sign and not self.positive_code else 1
+
+    def _cells(self, n_axes):
+        return CellGrid(self.pool_grid, self.pooling, n_axes, name="pool_grid")
 
     def _check_is_ready(self):
         check_is_fitted(self)
@@ -229,13 +231,6 @@ class ConvTransformer(TransformerMixin, VersionedPickle, BaseEstimator):
         """Refuse wrong values of the parameters that all estimators with shared atoms have."""
         of = type(self).__name__
         check_choice("pooling", self.pooling, POOLINGS, of=of)
-        for level in self.pool_grid if isinstance(self.pool_grid, list) and self.pool_grid else [self.pool_grid]:
-            if isinstance(level, list) or np.ndim(level) > 1:
-                raise ValueError(
-                    f"The 'pool_grid' parameter of {of} must be an int, a tuple of ints or a list of these, got "
-                    f"{self.pool_grid!r}"
-                )
-            check_axes("pool_grid", level, np.size(level), of=of)
         for name in ("alpha_relative", "positive_code", "split_sign", "sparse_output"):
             check_bool(name, getattr(self, name), of=of)
         check_number("n_jobs", self.n_jobs, integer=True, allow_none=True, of=of)
@@ -279,6 +274,7 @@ class ConvTransformer(TransformerMixin, VersionedPickle, BaseEstimator):
             image_shape=self.image_shape,
             fitted_shape=None if reset else self._fitted_shape,
         )
+        self._cells(signals.n_axes)
         if reset:
             self._check_columns(X, reset=True)
         elif signals.separate and signals.n_channels != getattr(self, "n_channels_", signals.n_channels):
