@@ -100,6 +100,12 @@ class ConvProblem:
         return RoughnessPenalty(self.smoothness, self.geometry.positions, self.geometry.boundary == "circular")
 
     @cached_property
+    def lipschitz(self):
+        """The smooth part's largest curvature, or a bound from above."""
+        factor = 1.0 if self.mask is None else float(np.abs(self.mask).max()) ** 2
+        return factor * self.operator.lipschitz + (0.0 if self.roughness is None else self.roughness.lipschitz)
+
+    @cached_property
     def target(self):
         """W x."""
         return self._weigh(self.signal)

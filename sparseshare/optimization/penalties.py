@@ -104,6 +104,14 @@ class SparsePenalty:
             out *= np.divide(shares, norms, out=shares, where=norms > 0)
         return out
 
+    def admit(self, codes):
+        """Set to 0, in place, what has an infinite penalty: coefficients kept out, and negative ones if not allowed."""
+        if self._kept_out is not None:
+            np.copyto(codes, 0, where=self._kept_out)
+        if self.positive:
+            np.maximum(codes, 0, out=codes)
+        return codes
+
     def largest_alpha(self, correlations, negated=False):
         """The least alpha at which the correlations of a residual make it dual feasible: the gauge of the dual ball.
 

@@ -41,6 +41,10 @@ def test_value_is_its_definition(rng, joint, positive, weights):
     assert_allclose(penalty.value(codes), value(codes, 0.7, weights, joint), rtol=1e-13)
     if positive:
         assert np.isinf(penalty.value(-codes))
+    anything = rng.standard_normal(SHAPE)
+    admitted = penalty.admit(anything.copy())
+    assert np.isfinite(penalty.value(admitted))
+    assert_array_equal(admitted[admitted != 0], anything[admitted != 0])
 
 
 @every_form
