@@ -69,6 +69,8 @@ class ConvSparseCoder(ConvTransformer):
         The atoms.
     n_components_ : int
         Number of atoms.
+    n_axes_ : int
+        Spatial axes of atoms and signals.
     n_channels_ : int or None
         Channels of the signals seen in `fit`; None if they have no such axis.
     signal_shape_ : tuple of ints or None

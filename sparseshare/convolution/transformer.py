@@ -181,7 +181,7 @@ class ConvTransformer(TransformerMixin, VersionedPickle, BaseEstimator):
         channels = [f"_channel{number}" for number in range(self.n_channels_)] if self._separate else [""]
         names = [
             f"atom{atom}{sign}{channel}_{cell}"
-            for cell in self._cells(self._n_axes).names()
+            for cell in self._cells(self.n_axes_).names()
             for sign in (("+", "-") if self._n_signs == 2 else ("",))
             for atom in range(len(self.components_))
             for channel in channels
@@ -204,7 +204,7 @@ class ConvTransformer(TransformerMixin, VersionedPickle, BaseEstimator):
 
     def _channels(self):
         """Whether the last axis of the atoms holds channels: a bool or "auto"."""
-        return len(self.components_.shape) - 1 > self._n_axes
+        return len(self.components_.shape) - 1 > self.n_axes_
 
     def _coding_limits(self):
         """How exact codes of new signals are: `tol` and `max_iter`."""
@@ -251,7 +251,7 @@ class ConvTransformer(TransformerMixin, VersionedPickle, BaseEstimator):
     def _keep_shapes(self, signals):
         """Remember what the training signals look like."""
         self.n_channels_, self.signal_shape_ = signals.n_channels, signals.same_shape
-        self._n_axes, self._separate = signals.n_axes, signals.separate
+        self.n_axes_, self._separate = signals.n_axes, signals.separate
 
     @property
     def _fitted_shape(self):

@@ -4,8 +4,8 @@ import numpy as np
 
 from sparseshare.validation import check_number
 
-from .codes import atoms_of, check_codes, codes_of, use_of
-from .reconstruction import natural_limits, show
+from .codes import as_pictures, atoms_of, check_codes, codes_of, dense_coder, n_axes_of, reaching, use_of
+from .reconstruction import channels_apart, natural_limits, show
 from .style import (
     ACCENT,
     COLOURS,
@@ -27,15 +27,16 @@ _FEW = 0.02  # share of places
 
 
 class ActivationsDisplay:
-    """Codes of many signals, or activation maps of one image.
+    """Codes of many signals, or activation maps of one image or one signal.
 
     Make one with `from_estimator` or `from_codes`.
 
     Parameters
     ----------
     codes : csr_array of shape (n_signals, n_atoms) or ndarray of shape (n, n_atoms, height, width)
-    image : ndarray of shape (height, width[, n_channels]), default=None
-        What the maps are laid over.
+        Of height 1: maps of a signal.
+    image : ndarray of shape (height, width[, n_channels]) or (time[, n_channels]), default=None
+        What the maps are laid over, or drawn below.
     index : int, default=0
         Which of n sets of maps to draw.
 
@@ -47,8 +48,11 @@ class ActivationsDisplay:
         Numbers of the atoms drawn, the most used first.
     images_ : list of matplotlib AxesImage
         The codes, or one for each map.
+    lines_ : list of matplotlib LineCollection
+        For maps of a signal, one for each: a line an activation.
     axes_ : ndarray of matplotlib Axes
-        Of codes: codes, use, non-zeros. Of maps: the image if there is one, then a map each.
+        Of codes: codes, use, non-zeros. Of maps: the image if there is one, then a map each. Of maps of a signal: the
+        signal if there is one, then the activations.
     figure_ : matplotlib Figure
 
     Examples
@@ -75,8 +79,10 @@ class ActivationsDisplay:
         Parameters
         ----------
         estimator : fitted transformer
-            One with `encode` gives maps, if X holds images.
+            One with `encode` gives maps, if X holds images. Of atoms shared over positions, activations are drawn at
+            the middle of the atom.
         X : array-like of shape (n_samples, n_features), or images (n, height, width[, n_channels])
+            For atoms shared over positions, signals as in their `fit`.
         index : int, default=0
             Which image to draw maps of.
         ax : array of matplotlib Axes or one Axes, default=None
@@ -87,6 +93,8 @@ class ActivationsDisplay:
         -------
         ActivationsDisplay
         """
+        if n_axes_of(estimator) is not None:
+            return cls._of_shared_atoms(estimator, X, index).plot(ax=ax, **options)
         try:
             n_atoms = len(atoms_of(estimator))
         except ValueError:
@@ -100,6 +108,21 @@ class ActivationsDisplay:
         image = image if codes.ndim == 4 else None
         n_atoms = n_atoms if codes.shape[1] == 2 * (n_atoms or 0) else None
         return cls.from_codes(codes, image=image, n_atoms=n_atoms, ax=ax, **options)
+
+    @classmethod
+    def _of_shared_atoms(cls, estimator, X, index):
+        X = X if isinstance(X, list) and hasattr(X[0], "ndim") else np.asarray(X)
+        X = X[None] if np.ndim(X[0]) == 0 else X
+        index = check_number("index", index, 0, len(X) - 1, integer=True, of=cls.__name__)
+        coder, one = dense_coder(estimator), reaching(estimator, X[index : index + 1])
+        maps = coder.encode(one)
+        signal = np.reshape(one[0], np.shape(coder.inverse_transform(maps)[0]))
+        pictures = as_pictures(np.asarray(maps[0])[None], coder.n_axes_)
+        if coder.boundary == "circular":  # where a position is that of an atom's first entry
+            support = coder.components_.shape[1 : 1 + coder.n_axes_]
+            shift = [(length - 1) // 2 for length in support]
+            pictures = np.roll(pictures, shift, axis=tuple(range(-coder.n_axes_, 0)))
+        return cls(check_codes(pictures, len(coder.components_)), image=signal)
 
     @classmethod
     def from_codes(cls, codes, *, image=None, n_atoms=None, index=0, ax=None, **options):
@@ -157,6 +180,8 @@ class ActivationsDisplay:
         pyplot()
         if self.codes.ndim == 2:
             self._draw_codes(ax, title)
+        elif self.codes.shape[2] == 1:
+            self._draw_events(ax, max_maps, title)
         else:
             self._draw_maps(ax, max_maps, title)
         return self
@@ -164,6 +189,7 @@ class ActivationsDisplay:
     def _draw_codes(self, ax, title):
         from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+        self.lines_ = []
         n_signals, n_atoms = self.codes.shape
         self.use_ = use_of(self.codes)
         self.order_ = np.argsort(-self.use_, kind="stable")
@@ -232,7 +258,7 @@ class ActivationsDisplay:
             for_images(self.axes_[0], "Image" if title is None else title)
         values = np.abs(maps[self.order_])
         limit = float(np.quantile(values[values > 0], 0.99)) if values.any() else 1.0
-        self.images_ = []
+        self.images_, self.lines_ = [], []
         for axes, number in zip(self.axes_[has_image:], self.order_, strict=True):
             if has_image:
                 below = np.asarray(self.image, np.float64)
@@ -257,6 +283,50 @@ class ActivationsDisplay:
             bar.set_label("activation", color=INK)
             bar.outline.set_visible(False)
             bar.ax.tick_params(colors=QUIET)
+
+    def _draw_events(self, ax, max_maps, title):
+        from matplotlib.collections import LineCollection
+
+        maps = self.codes[self.index, :, 0]
+        self.use_ = use_of(self.codes[[self.index]])
+        self.order_ = np.argsort(-self.use_, kind="stable")[:max_maps]
+        n_positions, n_rows = maps.shape[1], len(self.order_)
+        heights = [2.2] * (self.image is not None) + [0.6 + 0.42 * n_rows]
+        self.figure_, axes = panels(
+            ax, len(heights), 1, (9, 0.85 * sum(heights) + 0.5), display="ActivationsDisplay", height_ratios=heights
+        )
+        self.axes_ = axes.ravel()
+        start, length = 0.0, n_positions
+        if self.image is not None:
+            signal = np.asarray(self.image, np.float64)
+            signal = signal[0] if len(signal) == 1 else signal
+            length = len(signal)
+            start = (length - n_positions) / 2  # positions are those of the middle of an atom
+            down = channels_apart(signal)
+            top = self.axes_[0]
+            top.plot(signal.reshape(length, -1) - down, color=INK, linewidth=0.9)
+            for_curves(top, "Signal" if title is None else title, "", "")
+            if len(down) > 1:
+                top.set_yticks(-down, [f"channel {number}" for number in range(len(down))])
+            top.set_xlim(0, length - 1)
+            top.tick_params(labelbottom=False)
+        bottom = self.axes_[-1]
+        values = maps[self.order_]
+        limit = float(np.abs(values).max()) or 1.0
+        self.images_, self.lines_ = [], []
+        for row, own in enumerate(values):
+            places = np.flatnonzero(own)
+            ends = np.stack([np.full(len(places), row, float), row - 0.45 * own[places] / limit], axis=1)
+            lines = np.stack([np.repeat(start + places[:, None], 2, axis=1), ends], axis=2)
+            colours = [COLOURS[0] if value > 0 else ACCENT for value in own[places]]
+            self.lines_.append(bottom.add_collection(LineCollection(lines, colors=colours, linewidths=1.4)))
+        used = np.count_nonzero(self.use_)
+        for_curves(
+            bottom, f"{np.count_nonzero(maps):,} activations of {used:,} of {len(maps):,} atoms, largest {limit:.2g}",
+            "sample", "",
+        )  # fmt: skip
+        bottom.set_yticks(range(n_rows), [f"atom {number}" for number in self.order_])
+        bottom.set(xlim=(0, length - 1), ylim=(n_rows - 0.4, -0.6))
 
 
 def placed(map_shape, image_shape):

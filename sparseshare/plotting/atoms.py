@@ -6,7 +6,7 @@ import numpy as np
 
 from sparseshare.validation import check_bool, check_choice, check_number
 
-from .codes import atoms_of, check_codes, codes_of, patch_shape_of, use_of
+from .codes import atoms_of, check_codes, codes_of, n_axes_of, patch_shape_of, use_of
 from .style import COLOURS, FAINT, INK, QUIET, add_colorbar, for_images, grid_of, panels, pyplot, share
 
 _LABELLED = 40  # atoms at most that have room for a number each
@@ -23,7 +23,8 @@ class AtomsDisplay:
         Or (n_atoms, time[, n_channels]) with `kind="curve"`.
     kind : {"image", "curve"}, default="image"
     use : array of shape (n_atoms,), default=None
-        Share of signals that use each atom.
+        Share of signals, or of places, that use each atom.
+    counted : {"signals", "places"}, default="signals"
 
     Attributes
     ----------
@@ -52,10 +53,11 @@ class AtomsDisplay:
     '12 atoms of 8 × 8 pixels'
     """
 
-    def __init__(self, atoms, *, kind="image", use=None):
+    def __init__(self, atoms, *, kind="image", use=None, counted="signals"):
         self.atoms = atoms
         self.kind = kind
         self.use = use
+        self.counted = counted
 
     @classmethod
     def from_estimator(cls, estimator, X=None, *, atom_shape=None, kind=None, ax=None, **options):
@@ -78,8 +80,10 @@ class AtomsDisplay:
         -------
         AtomsDisplay
         """
-        atoms = atoms_of(estimator)
-        if atom_shape is None and kind is None and atoms.ndim == 2:
+        atoms, n_axes = atoms_of(estimator), n_axes_of(estimator)
+        if n_axes is not None and atom_shape is None:
+            atom_shape, kind = atom_form(atoms, n_axes)
+        elif atom_shape is None and kind is None and atoms.ndim == 2:
             atom_shape = patch_shape_of(estimator, atoms.shape[1])
         codes = None if X is None else codes_of(estimator, X)
         return cls.from_codes(atoms, codes, atom_shape=atom_shape, kind=kind, ax=ax, **options)
@@ -112,8 +116,11 @@ class AtomsDisplay:
             If shapes do not fit together, or atoms are not finite.
         """
         atoms, kind = shaped(atoms, atom_shape, kind)
-        use = None if codes is None else use_of(check_codes(codes, len(atoms)))
-        return cls(atoms, kind=kind, use=use).plot(ax=ax, **options)
+        use, counted = None, "signals"
+        if codes is not None:
+            codes = check_codes(codes, len(atoms))
+            use, counted = use_of(codes), "places" if codes.ndim == 4 else "signals"
+        return cls(atoms, kind=kind, use=use, counted=counted).plot(ax=ax, **options)
 
     def plot(
         self, ax=None, *, order="auto", max_atoms=None, n_columns=None, scale="atom", symmetric=None, cmap="gray",
@@ -190,7 +197,7 @@ class AtomsDisplay:
         if sorted_by:
             parts.append(sorted_by)
         if labels:
-            parts.append("with the share of signals that use them")
+            parts.append(f"with the share of {self.counted} that use them")
         return ",\n".join([", ".join(parts[:2]), *parts[2:]] if len(parts[0]) < 32 else parts)
 
     def _draw_images(self, ax, shown, n_columns, scale, symmetric, cmap, labels):
@@ -262,6 +269,31 @@ class AtomsDisplay:
                 handles=marks, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=min(n_channels, 4), frameon=False,
                 fontsize=8.5, labelcolor=INK,
             )  # fmt: skip
+
+
+def atom_form(atoms, n_axes):
+    """Shape and kind of atoms that are shared over positions.
+
+    Parameters
+    ----------
+    atoms : ndarray of shape (n_atoms, *atom_shape[, n_channels])
+    n_axes : int
+        Axes of `atom_shape`.
+
+    Returns
+    -------
+    atom_shape : tuple of ints
+        With the channels.
+    kind : {"image", "curve"}
+
+    Raises
+    ------
+    ValueError
+        For atoms of volumes.
+    """
+    if n_axes == 3:
+        raise ValueError("atoms of volumes cannot be drawn: pass a slice of them, atoms[:, depth], to from_codes")
+    return atoms.shape[1:], "curve" if n_axes == 1 else "image"
 
 
 def shaped(atoms, atom_shape, kind):

@@ -1,5 +1,7 @@
 """What displays read out of codes and estimators."""
 
+from copy import copy
+
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
@@ -86,15 +88,83 @@ def codes_of(estimator, X):
     Returns
     -------
     array or sparse array
-        Maps of images of different sizes as rows, one a place.
+        Maps of images of different sizes as rows, one a place. Of atoms shared over positions, maps as `as_pictures`
+        makes them; of signals of different sizes all places in one line.
     """
-    if hasattr(estimator, "encode"):
-        codes = estimator.encode(X)
+    last = last_step(estimator)
+    if hasattr(last, "encode"):
+        X = reaching(estimator, X)
+        if n_axes_of(estimator) is not None:
+            maps, n_axes = dense_coder(last).encode(X), last.n_axes_
+            if not isinstance(maps, list):
+                return as_pictures(maps, n_axes)
+            pictures = [as_pictures(own[None], n_axes) for own in maps]
+            return np.concatenate([own.reshape(1, own.shape[1], 1, -1) for own in pictures], axis=3)
+        codes = last.encode(X)
         if isinstance(codes, list):
             codes = np.concatenate([maps.reshape(len(maps), -1).T for maps in codes])
         return codes
     codes = estimator.transform(X)
     return codes.to_numpy() if hasattr(codes, "to_numpy") else codes  # data frames, from set_output
+
+
+def n_axes_of(estimator):
+    """Spatial axes of atoms that are shared over positions; None if an estimator's atoms are not.
+
+    Parameters
+    ----------
+    estimator : estimator
+
+    Returns
+    -------
+    int or None
+    """
+    return getattr(last_step(estimator), "n_axes_", None)
+
+
+def reaching(estimator, X):
+    """What signals are when they reach the last step of a pipeline."""
+    estimator = getattr(estimator, "best_estimator_", estimator)
+    return estimator[:-1].transform(X) if len(getattr(estimator, "steps", [])) > 1 else X
+
+
+def dense_coder(estimator):
+    """The last step of a pipeline, or of what a search found best, told to give dense maps."""
+    return copy(last_step(estimator)).set_params(sparse_output=False)
+
+
+def as_pictures(maps, n_axes):
+    """Maps of atoms that are shared over positions as maps of images.
+
+    Parameters
+    ----------
+    maps : ndarray of shape (n, n_atoms, *positions[, n_channels])
+    n_axes : int
+        Axes of positions.
+
+    Returns
+    -------
+    ndarray of shape (n, n_atoms, height, width)
+        Height is 1 for 1-D signals. Where each channel has codes of its own, the one of largest magnitude.
+
+    Raises
+    ------
+    ValueError
+        For volumes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare.plotting.codes import as_pictures
+    >>> as_pictures(np.array([[[[0.0, -2.0], [1.0, 0.5], [0.0, 0.0]]]]), 1).tolist()
+    [[[[-2.0, 1.0, 0.0]]]]
+    """
+    if n_axes == 3:
+        raise ValueError("maps of volumes cannot be drawn: pass a slice of them, maps[:, :, depth], to from_codes")
+    if maps.ndim > 2 + n_axes:
+        largest = np.abs(maps).argmax(axis=-1)[..., None]
+        maps = np.take_along_axis(maps, largest, axis=-1)[..., 0]
+    return maps if n_axes == 2 else maps[:, :, None]
 
 
 def atoms_of(estimator):
@@ -114,7 +184,7 @@ def atoms_of(estimator):
     ValueError
         If there are no atoms.
     """
-    last = _last(estimator)
+    last = last_step(estimator)
     for name in ("components_", "atoms_", "dictionary"):
         atoms = getattr(last, name, None)
         if atoms is not None:
@@ -146,6 +216,7 @@ def patch_shape_of(estimator, n_features):
     return None
 
 
-def _last(estimator):
+def last_step(estimator):
+    """The last step of a pipeline, or of what a search found best; any other estimator as it is."""
     estimator = getattr(estimator, "best_estimator_", estimator)
     return estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator

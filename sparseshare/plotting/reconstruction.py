@@ -4,8 +4,8 @@ import numpy as np
 
 from sparseshare.validation import check_number
 
-from .atoms import mosaic, scaled, shaped
-from .codes import atoms_of, check_codes, codes_of, patch_shape_of
+from .atoms import atom_form, mosaic, scaled, shaped
+from .codes import as_pictures, atoms_of, check_codes, codes_of, dense_coder, n_axes_of, patch_shape_of, reaching
 from .style import (
     ACCENT,
     COLOURS,
@@ -30,10 +30,13 @@ class ReconstructionDisplay:
     Parameters
     ----------
     original, reconstruction : ndarray of shape (time,), (height, width) or (height, width, n_channels)
+        Or (time, n_channels) with `kind="curve"`.
     atoms : ndarray of shape (n_atoms, *atom_shape), default=None
         The whole dictionary. None: there is no panel of atoms.
     codes : csr_array of shape (n, n_atoms) or ndarray of shape (n, n_atoms, height, width), default=None
         One row for a signal, a row for each patch, or maps.
+    kind : {"image", "curve"}, default=None
+        None: a curve if there is one axis only.
 
     Attributes
     ----------
@@ -59,11 +62,12 @@ class ReconstructionDisplay:
     ['Original', 'Reconstruction from 3 of 30 atoms']
     """
 
-    def __init__(self, original, reconstruction, *, atoms=None, codes=None):
+    def __init__(self, original, reconstruction, *, atoms=None, codes=None, kind=None):
         self.original = original
         self.reconstruction = reconstruction
         self.atoms = atoms
         self.codes = codes
+        self.kind = kind
 
     @classmethod
     def from_estimator(cls, estimator, X, *, index=0, atom_shape=None, ax=None, **options):
@@ -74,6 +78,7 @@ class ReconstructionDisplay:
         estimator : fitted transformer with `inverse_transform`
             Or a pipeline of such. Codes are the maps of `encode` where there is one.
         X : array-like of shape (n_features,), (n_samples, n_features), or images (n, height, width[, n_channels])
+            For atoms shared over positions, signals as in their `fit`.
         index : int, default=0
             Which of X to draw.
         atom_shape : tuple of ints, default=None
@@ -86,12 +91,14 @@ class ReconstructionDisplay:
         -------
         ReconstructionDisplay
         """
-        X = np.asarray(X)
-        X = X[None] if X.ndim == 1 else X
+        X = X if isinstance(X, list) and hasattr(X[0], "ndim") else np.asarray(X)
+        X = X[None] if np.ndim(X[0]) == 0 else X
         index = check_number("index", index, 0, len(X) - 1, integer=True, of=cls.__name__)
         one = X[index : index + 1]
         if not hasattr(estimator, "inverse_transform"):
             raise ValueError(f"{type(estimator).__name__} has no inverse_transform: use from_codes")
+        if n_axes_of(estimator) is not None:
+            return cls._of_shared_atoms(estimator, one).plot(ax=ax, **options)
         codes = codes_of(estimator, one)
         reconstruction = np.asarray(estimator.inverse_transform(codes))[0]
         atoms = atoms_of(estimator)
@@ -100,6 +107,16 @@ class ReconstructionDisplay:
         return cls.from_codes(
             one[0], codes, atoms, reconstruction=reconstruction, atom_shape=atom_shape, ax=ax, **options
         )
+
+    @classmethod
+    def _of_shared_atoms(cls, estimator, one):
+        atoms, n_axes = atoms_of(estimator), n_axes_of(estimator)
+        _, kind = atom_form(atoms, n_axes)
+        coder, one = dense_coder(estimator), reaching(estimator, one)
+        maps = coder.encode(one)
+        reconstruction = np.asarray(coder.inverse_transform(maps)[0])
+        codes = check_codes(as_pictures(maps[0][None], n_axes), len(atoms))
+        return cls(np.reshape(one[0], reconstruction.shape), reconstruction, atoms=atoms, codes=codes, kind=kind)
 
     @classmethod
     def from_codes(cls, original, codes, dictionary, *, reconstruction=None, atom_shape=None, ax=None, **options):
@@ -170,7 +187,8 @@ class ReconstructionDisplay:
         self.used_, self.amounts_ = np.zeros(0, int), np.zeros(0)
         if self.codes is not None:
             self._choose(n_atoms)
-        draw = self._draw_curves if np.ndim(self.original) == 1 else self._draw_images
+        curve = np.ndim(self.original) == 1 if self.kind is None else self.kind == "curve"
+        draw = self._draw_curves if curve else self._draw_images
         draw(ax, title)
         return self
 
@@ -268,15 +286,26 @@ class ReconstructionDisplay:
         self.axes_ = axes.ravel()
         made, left, atoms = self._titles()
         original, reconstruction = np.asarray(self.original), np.asarray(self.reconstruction)
-        top = self.axes_[0]
-        top.plot(original, color=QUIET, linewidth=2.5, alpha=0.55, label="original")
-        top.plot(reconstruction, color=COLOURS[0], linewidth=1.3, label="reconstruction")
+        residual = original - reconstruction.astype(np.float64)
+        top, down = self.axes_[0], channels_apart(original)  # channels one below the other
+        n_channels = down.shape[-1]
+        lines = [
+            top.plot(apart, color=colour, linewidth=width, alpha=alpha)[0]
+            for signal, colour, width, alpha in ((original, QUIET, 2.5, 0.55), (reconstruction, COLOURS[0], 1.3, 1))
+            for apart in (signal.reshape(len(signal), -1) - down).T
+        ]
+        for line, label in zip(lines[::n_channels], ("original", "reconstruction"), strict=True):
+            line.set_label(label)
         for_curves(top, made if title is None else title, "", "signal")
         top.legend(frameon=False, fontsize=8.5, labelcolor=INK, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
-        self.axes_[1].plot(original - reconstruction.astype(np.float64), color=ACCENT, linewidth=1)
+        self.axes_[1].plot(residual.reshape(len(residual), -1) - down, color=ACCENT, linewidth=1)
         for_curves(self.axes_[1], left, "" if with_atoms else "sample", "residual")
         for axes in self.axes_:
             axes.set_xlim(0, len(original) - 1)
+        if n_channels > 1:
+            for axes in self.axes_[:2]:
+                axes.set_yticks(-down, [f"channel {number}" for number in range(n_channels)])
+                axes.set_ylabel("")
         top.tick_params(labelbottom=False)
         if not with_atoms:
             return
@@ -285,18 +314,36 @@ class ReconstructionDisplay:
         self.axes_[1].tick_params(labelbottom=self.atoms[0].size != len(original))
         bottom.set_yticks([])
         bottom.spines["left"].set_visible(False)
-        curves = np.reshape(self.atoms, (len(self.atoms), -1))[self.used_].astype(np.float64)
+        curves = np.asarray(self.atoms)[self.used_].astype(np.float64)
+        if curves.ndim == 2 or self.kind is None:
+            curves = curves.reshape(len(curves), self.atoms[0].size, 1)
         if self._one_row:
-            curves = curves * self.amounts_[:, None]
-        step = 1.15 * np.ptp(curves, axis=1).max(initial=0) or 1.0
+            curves = curves * self.amounts_[:, None, None]
+        step = 1.15 * np.ptp(curves, axis=(1, 2)).max(initial=0) or 1.0
         bottom.set_xlim(0, curves.shape[1] - 1 if n_used else len(original) - 1)
         for row, (curve, label) in enumerate(zip(curves, self._labels(), strict=True)):
             bottom.axhline(-row * step, color=FAINT, linewidth=0.8)
-            bottom.plot(curve - row * step, color=COLOURS[0], linewidth=1.2)
+            for channel, line in enumerate(curve.T):
+                bottom.plot(line - row * step, color=COLOURS[channel % len(COLOURS)], linewidth=1.2)
             bottom.annotate(
                 label, (1, -row * step), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
                 va="center", fontsize=8.5, color=INK,
             )  # fmt: skip
+
+
+def channels_apart(signal):
+    """How far down each channel of a signal is drawn, for none to lie on another.
+
+    Parameters
+    ----------
+    signal : ndarray of shape (time,) or (time, n_channels)
+
+    Returns
+    -------
+    ndarray of shape (n_channels,)
+    """
+    signal = np.asarray(signal, np.float64).reshape(len(signal), -1)
+    return np.arange(signal.shape[1]) * 1.15 * (float(np.ptp(signal, axis=0).max()) or 1.0)
 
 
 def natural_limits(image):
