@@ -1,0 +1,3 @@
+"""Deep networks whose activations are thresholded and whose weights are shared."""
+
+__all__ = []

@@ -1,0 +1,244 @@
+"""Weights of a network: the values that are stored and trained, and the array they stand for."""
+
+from math import prod, sqrt
+
+import numpy as np
+
+from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.validation import check_choice
+
+from .patterns import Hashed, Kept, Listed, Pattern
+from .products import hashed_product, pruned_product
+
+INITIAL = ("glorot", "he", "uniform")
+
+
+class Parameter:
+    """An array of weights, each stored on its own or made of shared values: ``signs * values[index]``.
+
+    Parameters
+    ----------
+    values : ndarray
+        What is stored and trained: the weights themselves, or one axis of values for an `index` to point at.
+    index : int array, Pattern or None, default=None
+        For every weight the number of its value; -1 is a weight that is always 0.
+    signs : int8 array of the shape of `index`, or None, default=None
+        +1 or -1, a factor of the value.
+    nonnegative : bool, default=False
+        `project` keeps values at 0 or above.
+    l1, l2 : float, default=0.0
+        Penalties ``l1 * sum |weight| + 0.5 * l2 * sum weight^2`` on the array.
+    step : float, default=1.0
+        Factor of the learning rate: values that gather the gradients of many weights need less.
+
+    Attributes
+    ----------
+    shape : tuple
+        Of the array.
+    pattern : Pattern or None
+        How weights share values.
+    gradient : ndarray of the shape of `values`
+        Sum of what `add_gradient` was given since `reset_gradient`.
+    state : dict
+        What an optimizer keeps between steps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare.network.parameters import Parameter
+    >>> band = Parameter(np.array([1.0, -2.0]), index=np.array([[0, 1, -1], [-1, 0, 1]]))
+    >>> band.full()
+    array([[ 1., -2.,  0.],
+           [ 0.,  1., -2.]])
+    >>> band.add_gradient(np.ones((2, 3)))
+    >>> band.gradient
+    array([2., 2.])
+    """
+
+    pending = None  # a rule that will merge values while the network is trained
+
+    def __init__(self, values, index=None, signs=None, *, nonnegative=False, l1=0.0, l2=0.0, step=1.0):
+        self.nonnegative, self.l1, self.l2, self.step = nonnegative, l1, l2, step
+        if index is not None and not isinstance(index, Pattern):
+            index = Listed(np.asarray(index), values.size, signs)
+        self.set(values, index)
+
+    def set(self, values, pattern):
+        """Other values, and another pattern; what an optimizer kept of the former ones is dropped."""
+        self.values, self.pattern = values, pattern
+        self.shape = values.shape if pattern is None else pattern.shape
+        self.state = {}
+        self.release()
+
+    def release(self):
+        """Drop what can be made again: the gradient, the array, the index."""
+        self._gradient = self._full = self._index = self._signs = self._uses = None
+
+    def __getstate__(self):
+        dropped = ("_gradient", "_full", "_index", "_signs", "_uses")
+        return {**self.__dict__, **dict.fromkeys(dropped)}
+
+    @property
+    def shared(self):
+        """Whether there is a pattern."""
+        return self.pattern is not None
+
+    @property
+    def index(self):
+        """For every weight the number of its value; None where each is stored on its own."""
+        if self._index is None and self.pattern is not None:
+            self._index, self._signs = self.pattern.index(), self.pattern.signs()
+        return self._index
+
+    @property
+    def signs(self):
+        """+1 or -1 for every weight, or None."""
+        return None if self.index is None else self._signs
+
+    @property
+    def gradient(self):
+        """By the values."""
+        if self._gradient is None:
+            self._gradient = np.zeros_like(self.values)
+        return self._gradient
+
+    @gradient.setter
+    def gradient(self, gradient):
+        self._gradient = gradient
+
+    @property
+    def nbytes(self):
+        """What keeping values and pattern costs."""
+        return self.values.nbytes + (0 if self.pattern is None else self.pattern.nbytes)
+
+    def full(self):
+        """The array of weights; made again only after `changed`. Do not write into it."""
+        if self.pattern is None:
+            return self.values
+        if self._full is None:
+            # One value more, a zero at the end: where -1 points.
+            padded = np.append(self.values, self.values.dtype.type(0))
+            self._full = np.take(padded, self.index, mode="wrap")
+            if self._signs is not None:
+                self._full *= self._signs
+        return self._full
+
+    def product(self, rows):
+        """``rows @ full()``, without ever holding the array where that is possible and it is not at hand.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n, n_in)
+
+        Returns
+        -------
+        ndarray of shape (n, n_out)
+        """
+        if self._full is None and len(self.shape) == 2:
+            if isinstance(self.pattern, Hashed):
+                return hashed_product(rows, self.values, self.pattern)
+            if isinstance(self.pattern, Kept):
+                return pruned_product(rows, self.values, self.pattern)
+        return rows @ self.full()
+
+    def changed(self):
+        """Say that `values` have been written to."""
+        self._full = None
+
+    def uses(self):
+        """How many weights every value makes; an array of the shape of `values`."""
+        if self._uses is None:
+            if self.pattern is None:
+                self._uses = np.ones(self.values.shape, np.int64)
+            else:
+                self._uses = np.bincount(self.index.ravel() + 1, minlength=self.values.size + 1)[1:]
+        return self._uses
+
+    def nonzeros(self):
+        """Weights that are not 0."""
+        if self.pattern is None:
+            return int(np.count_nonzero(self.values))
+        return int(self.uses()[self.values != 0].sum())
+
+    def add_gradient(self, gradient):
+        """Add the gradient by the array to that by the values: a value gathers from all its weights.
+
+        Parameters
+        ----------
+        gradient : ndarray of shape `shape`
+        """
+        if self.pattern is None:
+            self.gradient += gradient
+            return
+        index, signs = self.index, self.signs
+        kernels_for("cpu", "shared_products").gather_gradients(
+            np.ascontiguousarray(gradient, self.values.dtype).reshape(-1),
+            index.reshape(-1),
+            np.empty(0, np.int8) if signs is None else signs.reshape(-1),
+            self.gradient,
+        )
+
+    def reset_gradient(self):
+        """Start a new sum."""
+        if self._gradient is not None:
+            self._gradient[...] = 0
+
+    def penalty(self, l1=0.0, l2=0.0):
+        """l1 and l2 penalty of the array, those given added to its own; 0 without them."""
+        l1, l2 = l1 + self.l1, l2 + self.l2
+        if not (l1 or l2):
+            return 0.0
+        magnitudes = np.abs(self.values.astype(np.float64))
+        total = 0.0
+        if l1:
+            total += l1 * (self._times_used(magnitudes)).sum()
+        if l2:
+            total += 0.5 * l2 * (self._times_used(magnitudes**2)).sum()
+        return float(total)
+
+    def add_penalty_gradient(self, l1=0.0, l2=0.0):
+        """Add the gradient of `penalty`."""
+        l1, l2 = l1 + self.l1, l2 + self.l2
+        scalar = self.values.dtype.type  # a float64 scalar would lift float32 arrays
+        if l2:
+            self.gradient += self._times_used(scalar(l2) * self.values)
+        if l1:
+            self.gradient += self._times_used(scalar(l1) * np.sign(self.values))
+
+    def _times_used(self, array):
+        if self.pattern is None:
+            return array
+        return array * self.uses().astype(array.dtype)
+
+    def project(self):
+        """Bring the values back to what is allowed, after a step."""
+        if self.nonnegative:
+            np.maximum(self.values, 0, out=self.values)
+        self.changed()
+
+
+def initial(kind, shape, random_state, dtype, fan_in=None, fan_out=None):
+    """First weights.
+
+    Parameters
+    ----------
+    kind : {"glorot", "he", "uniform"}
+        Uniform within sqrt(6 / (fan_in + fan_out)) of 0 (Glorot and Bengio 2010, equation 16); normal with variance
+        2 / fan_in (He et al. 2015, equation 10); uniform within 0.05 of 0.
+    shape : tuple of int
+    random_state : numpy.random.RandomState
+    dtype : dtype
+    fan_in, fan_out : int or None, default=None
+        Inputs of a unit and units an input goes to; None reads them off a matrix of shape (n_in, n_out).
+
+    Returns
+    -------
+    ndarray
+    """
+    check_choice("init", kind, INITIAL)
+    fan_in = prod(shape[:-1]) if fan_in is None else fan_in
+    fan_out = shape[-1] if fan_out is None else fan_out
+    if kind == "he":
+        return (sqrt(2 / fan_in) * random_state.standard_normal(shape)).astype(dtype)
+    bound = 0.05 if kind == "uniform" else sqrt(6 / (fan_in + fan_out))
+    return random_state.uniform(-bound, bound, shape).astype(dtype)
