@@ -9,6 +9,7 @@ from .reconstruction import channels_apart, natural_limits, show
 from .style import (
     ACCENT,
     COLOURS,
+    FAINT,
     INK,
     QUIET,
     SIGNED,
@@ -23,7 +24,7 @@ from .style import (
 
 _CELLS = 160  # of a picture of codes along each side: more than that and single codes are lost
 _SPOTS = 48  # of a map with few activations, so that each is large enough to be seen
-_FEW = 0.02  # share of places
+_FEW = 0.04  # share of places
 
 
 class ActivationsDisplay:
@@ -319,6 +320,8 @@ class ActivationsDisplay:
             ends = np.stack([np.full(len(places), row, float), row - 0.45 * own[places] / limit], axis=1)
             lines = np.stack([np.repeat(start + places[:, None], 2, axis=1), ends], axis=2)
             colours = [COLOURS[0] if value > 0 else ACCENT for value in own[places]]
+            bottom.axhline(row, color=FAINT, linewidth=0.8)
+            bottom.scatter(start + places, np.full(len(places), row), s=4, color=colours, linewidths=0)  # small ones
             self.lines_.append(bottom.add_collection(LineCollection(lines, colors=colours, linewidths=1.4)))
         used = np.count_nonzero(self.use_)
         for_curves(

@@ -298,13 +298,14 @@ class ReconstructionDisplay:
             line.set_label(label)
         for_curves(top, made if title is None else title, "", "signal")
         top.legend(frameon=False, fontsize=8.5, labelcolor=INK, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
-        self.axes_[1].plot(residual.reshape(len(residual), -1) - down, color=ACCENT, linewidth=1)
+        down_left = channels_apart(residual)
+        self.axes_[1].plot(residual.reshape(len(residual), -1) - down_left, color=ACCENT, linewidth=1)
         for_curves(self.axes_[1], left, "" if with_atoms else "sample", "residual")
         for axes in self.axes_:
             axes.set_xlim(0, len(original) - 1)
         if n_channels > 1:
-            for axes in self.axes_[:2]:
-                axes.set_yticks(-down, [f"channel {number}" for number in range(n_channels)])
+            for axes, places in zip(self.axes_, (down, down_left), strict=False):
+                axes.set_yticks(-places, [f"channel {number}" for number in range(n_channels)])
                 axes.set_ylabel("")
         top.tick_params(labelbottom=False)
         if not with_atoms:

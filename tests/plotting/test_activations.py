@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
-from sparseshare import SparseCoder
+from sparseshare import ConvSparseCoder, SparseCoder
 from sparseshare.image import SparseImageEncoder
 from sparseshare.plotting import ActivationsDisplay
 from sparseshare.plotting.activations import largest_cells
@@ -131,3 +131,42 @@ def test_wrong_input(codes):
     ]:
         with pytest.raises(ValueError, match=message):
             ActivationsDisplay.from_codes(**arguments)
+
+
+@pytest.mark.parametrize("boundary", ["circular", "full", "valid"])
+def test_activations_lie_at_the_middle_of_atoms(rng, boundary):
+    """One atom of ones in an image of zeros: the mark is where its middle pixel is."""
+    atoms, image = np.zeros((2, 5, 3)), np.zeros((14, 12))
+    atoms[0], atoms[1, 0, 0] = 1, 9
+    image[4:9, 6:9] = 1
+    coder = ConvSparseCoder(atoms, alpha=0.1, boundary=boundary).fit(image[None])
+    display = ActivationsDisplay.from_estimator(coder, image[None])
+    assert_array_equal(display.image, image)
+    assert_array_equal(display.order_, [0, 1])
+    row, column = np.argwhere(display.codes[0, 0])[0]
+    left, _, _, top = display.images_[0].get_extent()
+    assert (top + row + 0.5, left + column + 0.5) == (6, 7)
+
+
+@pytest.mark.parametrize("channels", [None, 3])
+def test_activations_of_a_signal(rng, title, channels):
+    shape = () if channels is None else (channels,)
+    atoms, X = rng.standard_normal((6, 9, *shape)), rng.standard_normal((2, 60, *shape))
+    coder = ConvSparseCoder(atoms, alpha=0.5, alpha_relative=True, boundary="full", sparse_output=True).fit(X)
+    maps = coder.encode(X).toarray()[1].reshape(6, 52)
+    display = ActivationsDisplay.from_estimator(coder, X, index=1, max_maps=4)
+    counts = np.count_nonzero(maps, axis=1)
+    assert_array_equal(display.order_, np.argsort(-counts, kind="stable")[:4])
+    assert display.images_ == [] and len(display.lines_) == 4 and len(display.axes_) == 2
+    for row, (lines, number) in enumerate(zip(display.lines_, display.order_, strict=True)):
+        places = np.flatnonzero(maps[number])
+        segments = np.array(lines.get_segments()).reshape(-1, 2, 2)
+        assert_allclose(segments[:, 0, 0], places + 4)  # the middle of 9 samples
+        limit = np.abs(maps[display.order_]).max()
+        assert_allclose(row - segments[:, 1, 1], 0.45 * maps[number, places] / limit)
+    used = np.count_nonzero(counts)
+    assert title(display.axes_[1]).startswith(f"{counts.sum():,} activations of {used} of 6 atoms")
+    assert [label.get_text() for label in display.axes_[1].get_yticklabels()] == [f"atom {k}" for k in display.order_]
+    assert len(display.axes_[0].lines) == (channels or 1)
+    assert len(ActivationsDisplay.from_codes(maps[None, :, None]).axes_) == 1
+    assert len(ActivationsDisplay.from_estimator(coder, [X[0, :30], X[1]], index=0).axes_) == 2

@@ -6,11 +6,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sparseshare import SparseCoder
+from sparseshare import ConvSparseCoder, SparseCoder
 from sparseshare.image import PatchExtractor, SparseImageEncoder
-from sparseshare.plotting import AtomsDisplay
+from sparseshare.plotting import ActivationsDisplay, AtomsDisplay
 from sparseshare.plotting.atoms import scaled
 from sparseshare.plotting.codes import check_codes, use_of
 from sparseshare.plotting.style import grid_of, share
@@ -235,3 +235,40 @@ def test_use_and_grids():
             assert (n_rows - 1) * n_columns < count <= n_rows * n_columns
             if count > 30:
                 assert 0.4 < n_columns * aspect / n_rows < 4
+
+
+SHARED = {  # shapes of atoms and of signals
+    "images": ((4, 5, 3), (2, 12, 11)),
+    "colour images": ((4, 5, 3, 3), (2, 12, 11, 3)),
+    "a code for each channel": ((4, 5, 3), (2, 12, 11, 2)),
+    "signals": ((4, 16), (2, 50)),
+    "signals of channels": ((4, 16, 3), (2, 50, 3)),
+}
+
+
+@pytest.mark.parametrize("form", SHARED)
+def test_estimators_with_shared_atoms(rng, form, title):
+    atoms, X = (rng.standard_normal(shape) for shape in SHARED[form])
+    coder = ConvSparseCoder(atoms, alpha=0.6, alpha_relative=True).fit(X)
+    display = AtomsDisplay.from_estimator(coder, X)
+    maps = coder.encode(X)
+    used = (maps.any(axis=-1) if form == "a code for each channel" else maps != 0).reshape(2, 4, -1).mean(axis=(0, 2))
+    assert_allclose(display.use, used)
+    assert_array_equal(display.order_, np.argsort(-used, kind="stable"))
+    curves = form.startswith("signals")
+    assert display.kind == ("curve" if curves else "image") and display.atoms.shape == atoms.shape
+    assert title(display.ax_).startswith("4 atoms of 16 samples" if curves else "4 atoms of 5 × 3 pixels")
+    assert title(display.ax_).endswith("with the share of places that use them")
+    pipeline = make_pipeline(FunctionTransformer(), coder.set_params(sparse_output=True)).fit(X)
+    assert_allclose(AtomsDisplay.from_estimator(pipeline, X).use, used)
+    assert coder.sparse_output  # the estimator is left as it was
+    assert_allclose(AtomsDisplay.from_estimator(coder, list(X[:1]) + [X[1, 1:]]).use, used, atol=0.2)
+    assert AtomsDisplay.from_estimator(coder).use is None
+
+
+def test_atoms_of_volumes_are_refused(rng):
+    coder = ConvSparseCoder(rng.standard_normal((2, 2, 2, 2)), alpha=0.5).fit(rng.standard_normal((1, 5, 5, 5)))
+    with pytest.raises(ValueError, match="atoms of volumes cannot be drawn: pass a slice of them"):
+        AtomsDisplay.from_estimator(coder)
+    with pytest.raises(ValueError, match="maps of volumes cannot be drawn: pass a slice of them"):
+        ActivationsDisplay.from_estimator(coder, rng.standard_normal((1, 5, 5, 5)))

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 from sklearn.pipeline import make_pipeline
 
-from sparseshare import SparseCoder
+from sparseshare import ConvSparseCoder, SparseCoder
 from sparseshare.image import PatchExtractor
 from sparseshare.plotting import ReconstructionDisplay
 from sparseshare.plotting.reconstruction import natural_limits
@@ -178,3 +178,44 @@ def test_wrong_input(dictionary, code):
         ReconstructionDisplay.from_estimator(coder, np.ones((2, 36)), index=2)
     with pytest.raises(ValueError, match="PCA has no inverse|object has no inverse_transform"):
         ReconstructionDisplay.from_estimator(object(), np.ones((2, 36)))
+
+
+@pytest.mark.parametrize(
+    ("atoms", "X"),
+    [
+        ((4, 5, 3), (2, 12, 11)),
+        ((4, 5, 3, 3), (2, 12, 11, 3)),
+        ((4, 5, 3), (2, 12, 11, 3)),
+        ((4, 16), (2, 50)),
+        ((4, 16, 3), (2, 50, 3)),
+        ((4, 16), (2, 50, 3)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("boundary", ["circular", "full"])
+def test_estimators_with_shared_atoms(rng, atoms, X, boundary, title):
+    atoms, X = rng.standard_normal(atoms), rng.standard_normal(X)
+    coder = ConvSparseCoder(atoms, alpha=0.5, alpha_relative=True, boundary=boundary).fit(X)
+    display = ReconstructionDisplay.from_estimator(coder, X, index=1)
+    maps = coder.encode(X)
+    assert_array_equal(display.original, X[1])
+    assert_allclose(display.reconstruction, coder.inverse_transform(maps)[1])
+    separate = X.ndim - atoms.ndim == 1
+    largest = np.abs(maps[1]).max(axis=-1) if separate else np.abs(maps[1])
+    amounts = largest.reshape(4, -1).sum(axis=1) * np.linalg.norm(atoms.reshape(4, -1), axis=1)
+    assert_array_equal(display.used_, np.argsort(-amounts, kind="stable")[: np.count_nonzero(amounts)])
+    assert_allclose(display.amounts_, amounts[display.used_] / amounts.sum())
+    assert title(display.axes_[1 - (display.kind == "curve")]).endswith(f"{np.count_nonzero(largest):,} activations")
+    assert len(display.axes_) == (3 if display.kind == "curve" else 4)
+    if display.kind == "curve" and X.ndim == 3:
+        assert [label.get_text() for label in display.axes_[0].get_yticklabels()] == [f"channel {c}" for c in range(3)]
+        assert len(display.axes_[0].lines) == 6
+    listed = ReconstructionDisplay.from_estimator(coder, [X[0], X[1, 1:]], index=1)
+    assert listed.original.shape == X[1, 1:].shape
+
+
+def test_flat_rows_are_drawn_as_images(rng):
+    X = rng.standard_normal((2, 12, 11))
+    coder = ConvSparseCoder(rng.standard_normal((4, 5, 3)), alpha=0.5, image_shape=(12, 11)).fit(X.reshape(2, -1))
+    display = ReconstructionDisplay.from_estimator(coder, X.reshape(2, -1), index=1)
+    assert_array_equal(display.original, X[1])
