@@ -7,6 +7,7 @@ import numpy as np
 from scipy import fft
 
 _CHUNK = 2**17  # samples transformed at once: their spectra stay in the cache, and memory stays at that of the maps
+_FREQUENCIES = 2**12  # whose Gram matrices are decomposed at once
 
 
 class Convolution:
@@ -50,11 +51,19 @@ class Convolution:
 
         A frequency's part of D is the matrix of the atoms' spectra at this frequency.
         """
-        spectra = self.spectra.astype(np.complex128)
-        if spectra.shape[1] == 1:
-            return float((spectra.real**2 + spectra.imag**2).sum(axis=0).max())
-        rows = np.moveaxis(spectra.reshape(*spectra.shape[:2], -1), -1, 0)
-        return float(np.linalg.norm(rows, 2, axis=(1, 2)).max() ** 2)
+        return max(float(self.channel_gram[0].max()), 0.0)
+
+    @cached_property
+    def channel_gram(self):
+        """Eigenvalues and eigenvectors of D D' at every frequency of the grid, a (C, C) matrix for C channels.
+
+        Returns
+        -------
+        eigenvalues : float64 ndarray of shape (n_channels, n_frequencies)
+        eigenvectors : complex ndarray of shape (n_channels, n_channels, n_frequencies), or None for one channel
+            `[c, i]` is channel c of eigenvector i.
+        """
+        return eigen_of_channels(self.spectra.reshape(*self.spectra.shape[:2], -1))
 
     def synthesize(self, maps):
         """D z.
@@ -106,3 +115,32 @@ class Convolution:
 
     def _back(self, spectrum):
         return fft.irfftn(spectrum, s=self.geometry.grid, axes=self._axes, workers=self.n_threads, overwrite_x=True)
+
+
+def eigen_of_channels(spectra, gains=None):
+    """Eigenvalues and eigenvectors of sum_k gains_k d_k d_k' at every frequency, as `Convolution.channel_gram`.
+
+    Parameters
+    ----------
+    spectra : complex ndarray of shape (n_components, n_channels, n_frequencies)
+    gains : dict or None, default=None
+        An array of shape (n_frequencies,) for some of the atoms; 1 for the others.
+    """
+    gains = {} if gains is None else gains
+    n_channels, n_frequencies = spectra.shape[1:]
+    values = np.zeros((n_channels, n_frequencies))
+    if n_channels == 1:
+        for k, spectrum in enumerate(spectra[:, 0]):
+            power = spectrum.real.astype(np.float64) ** 2 + spectrum.imag.astype(np.float64) ** 2
+            values[0] += power * gains[k] if k in gains else power
+        return values, None
+    vectors = np.empty((n_channels, n_channels, n_frequencies), spectra.dtype)
+    for first in range(0, n_frequencies, _FREQUENCIES):
+        some = slice(first, first + _FREQUENCIES)
+        rows = np.moveaxis(spectra[..., some].astype(np.complex128), -1, 0)
+        others = rows.conj()
+        for k, gain in gains.items():
+            others[:, k] *= gain[some, None]
+        found, basis = np.linalg.eigh(np.matmul(rows.transpose(0, 2, 1), others))
+        values[:, some], vectors[..., some] = found.T, np.moveaxis(basis, 0, -1)
+    return values, vectors

@@ -87,7 +87,7 @@ class ConvProblem:
         """0.5 |W x|^2, the unit of the tolerance."""
         return 0.5 * _squared_norm(self.target)
 
-    @cached_property
+    @property
     def sparse_penalty(self):
         """The penalty on the codes' magnitudes."""
         return SparsePenalty(self.alpha, self.weights, self.positive, self.joint)

@@ -3,6 +3,7 @@
 Codes are arrays of any shape. What the joint norm couples lies along their first axis; weights broadcast to the others.
 """
 
+from functools import cached_property
 from math import inf
 
 import numpy as np
@@ -43,7 +44,11 @@ class SparsePenalty:
 
     def __init__(self, alpha, weights=None, positive=False, joint=0.0):
         self.alpha, self.weights, self.positive, self.joint = float(alpha), weights, positive, float(joint)
-        self._kept_out = None if weights is None or np.isfinite(weights).all() else ~np.isfinite(weights)
+
+    @cached_property
+    def _kept_out(self):
+        """Where weights are infinite, or None if nowhere."""
+        return None if self.weights is None or np.isfinite(self.weights).all() else ~np.isfinite(self.weights)
 
     def value(self, codes):
         """The penalty of codes, summed in float64.
