@@ -9,6 +9,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from sparseshare import KSVD, DictionaryLearning, MiniBatchDictionaryLearning, SparseCoder
+from sparseshare.convolution import ConvSparseCoder
 
 LEARNERS = [
     SparseCoder(n_components=4, max_iter=20, random_state=0),
@@ -16,6 +17,8 @@ LEARNERS = [
     MiniBatchDictionaryLearning(n_components=4, max_iter=5, batch_size=10, random_state=0),
     KSVD(n_components=4, max_iter=5, random_state=0),
 ]
+# Atoms shared over positions suit rows of any length that holds them.
+SHARED = [ConvSparseCoder(np.random.default_rng(0).standard_normal((3, 2)), alpha=1e-3)]
 # The checks that the suite does not run on transformers of other packages.
 LEFT_OUT = [
     "check_transformer_get_feature_names_out",
@@ -91,7 +94,7 @@ def signals(rng):
     return rng.standard_normal((30, 6))
 
 
-@parametrize_with_checks(LEARNERS)
+@parametrize_with_checks([*LEARNERS, *SHARED])
 def test_common_checks(estimator, check):
     check(estimator)
 
@@ -102,7 +105,9 @@ def test_common_checks_with_a_given_dictionary(check):
 
 
 @pytest.mark.parametrize("name", LEFT_OUT)
-@pytest.mark.parametrize("estimator", [*LEARNERS, None], ids=lambda e: type(e).__name__ if e else "with_dictionary")
+@pytest.mark.parametrize(
+    "estimator", [*LEARNERS, *SHARED, None], ids=lambda e: type(e).__name__ if e else "with_dictionary"
+)
 def test_checks_that_the_suite_leaves_out(estimator, name):
     if estimator is None:
         estimator = with_dictionary(WIDTHS.get(name, 3))

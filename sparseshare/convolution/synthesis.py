@@ -48,7 +48,7 @@ def signals_of(codes, atoms, boundary, *, channels="auto", shape=None, separate=
     >>> from sparseshare.convolution.synthesis import signals_of
     >>> maps = np.zeros((1, 1, 6))
     >>> maps[0, 0, 1] = 2
-    >>> signals_of(maps, np.array([[1.0, 2.0, 3.0]]), "circular")
+    >>> signals_of(maps, np.array([[1.0, 2.0, 3.0]]), "circular").round(6) + 0.0
     array([[0., 2., 4., 6., 0., 0.]])
     """
     codes = csr_array(codes) if issparse(codes) else np.asarray(codes)

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from sparseshare import ConvSparseCoder, conv_sparse_encode
+from sparseshare.convolution import ConvSparseCoder, conv_sparse_encode
 
 SHAPES = {1: ((19,), (4,)), 2: ((8, 9), (3, 2)), 3: ((5, 4, 6), (2, 2, 3))}
 BOUNDARIES = ("circular", "full", "valid")

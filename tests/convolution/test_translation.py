@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from sparseshare import ConvSparseCoder
+from sparseshare.convolution import ConvSparseCoder
 from sparseshare.convolution.encoder import SOLVERS
 
 SHAPES = {1: ((24,), (5,)), 2: ((8, 9), (3, 2)), 3: ((4, 5, 6), (2, 3, 2))}

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
-from sparseshare import ConvSparseCoder, SparseCoder
+from sparseshare import SparseCoder
+from sparseshare.convolution import ConvSparseCoder
 from sparseshare.image import SparseImageEncoder
 from sparseshare.plotting import ActivationsDisplay
 from sparseshare.plotting.activations import largest_cells

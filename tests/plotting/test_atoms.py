@@ -8,7 +8,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sparseshare import ConvSparseCoder, SparseCoder
+from sparseshare import SparseCoder
+from sparseshare.convolution import ConvSparseCoder
 from sparseshare.image import PatchExtractor, SparseImageEncoder
 from sparseshare.plotting import ActivationsDisplay, AtomsDisplay
 from sparseshare.plotting.atoms import scaled

@@ -6,7 +6,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 from sklearn.pipeline import make_pipeline
 
-from sparseshare import ConvSparseCoder, SparseCoder
+from sparseshare import SparseCoder
+from sparseshare.convolution import ConvSparseCoder
 from sparseshare.image import PatchExtractor
 from sparseshare.plotting import ReconstructionDisplay
 from sparseshare.plotting.reconstruction import natural_limits
