@@ -269,7 +269,7 @@ def check_stack(X, n_axes=2, *, name="X", one="image"):
     return _check_image(array, name)
 
 
-def check_each_finite(images, first=0, *, one="image"):
+def check_each_finite(images, first=0, *, one="image", hint=""):
     """Refuse NaN and infinity, and say in which of several images they are.
 
     Parameters
@@ -279,6 +279,8 @@ def check_each_finite(images, first=0, *, one="image"):
         Number of the first.
     one : str, default="image"
         What the message calls one of them.
+    hint : str, default=""
+        How the message ends.
 
     Raises
     ------
@@ -291,7 +293,9 @@ def check_each_finite(images, first=0, *, one="image"):
     for number, image in enumerate(images):
         if not np.isfinite(image).all():
             entry = "pixel" if one == "image" else "sample"
-            raise ValueError(f"{one} {first + number} contains NaN or infinity: every {entry} must be a finite number")
+            raise ValueError(
+                f"{one} {first + number} contains NaN or infinity: every {entry} must be a finite number{hint}"
+            )
 
 
 def check_input_features(estimator, names):

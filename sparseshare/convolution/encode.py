@@ -10,7 +10,7 @@ from sparseshare.devices import resolve_device
 from sparseshare.validation import check_bool
 
 from .encoder import ConvOptions, Encoder
-from .layout import stack, unstack
+from .layout import lay_out, unstack
 from .maps import SparseMaps
 from .signals import check_atoms_and_signals
 
@@ -49,8 +49,9 @@ def conv_sparse_encode(
 
     Parameters
     ----------
-    X : array-like of shape (n_samples, *signal_shape[, n_channels])
-        Signals. float32 and float64 are computed in as they are, all else in float64.
+    X : array-like of shape (n_samples, *signal_shape[, n_channels]), or list of signals
+        Signals; in a list they may have different sizes. float32 and float64 are computed in as they are, all else in
+        float64.
     atoms : array-like of shape (n_components, *atom_shape[, n_channels])
         Atoms of any norm. With channels, a map activates an atom in all channels at once; without, on signals that have
         channels, every channel has maps of its own.
@@ -107,7 +108,8 @@ def conv_sparse_encode(
     Returns
     -------
     codes : ndarray of shape (n_samples, n_components, *positions[, n_channels]), or csr_array
-        The channels only if the signals have some and the atoms do not.
+        The channels only if the signals have some and the atoms do not. A list of maps, or of csr_arrays of one row,
+        for signals of different sizes.
     info : dict, if `return_info`
         "objective", "gap" (relative duality gap; for "omp" the squared norm of the residual is "residual"), "n_iter",
         "converged", each of shape (n_samples,), and "alpha", the absolute penalty.
@@ -165,14 +167,13 @@ def conv_sparse_encode(
     )
     atoms, X = check_atoms_and_signals(atoms, X, channels=channels, mask=mask)
     encoder = Encoder(atoms, options, n_jobs)
-    shape = (X.n_signals, len(atoms), *encoder.positions(X.shape(0)), *((X.n_channels,) if X.separate else ()))
-    start = None if init is None else _check_init(init, shape, X.separate, atoms.dtype)
+    start = None if init is None else _check_init(init, X, encoder)
     encoder.check_memory([X.shape(i) for i in range(len(X))], len(X[0]), sparse_output)
     masks = X.masks
     alpha = encoder.alpha(X, masks)
     solutions = encoder.encode(X, alpha, masks=masks, init=start, sparse=sparse_output)
     warn_about(solutions, encoder, X, masks, alpha)
-    codes = stack(solutions, X.separate, sparse_output)
+    codes = lay_out(solutions, X, sparse_output)
     return (codes, info_of(solutions, options, alpha)) if return_info else codes
 
 
@@ -215,6 +216,11 @@ def _any_nonzero(maps):
     return len(maps.values) > 0 if isinstance(maps, SparseMaps) else bool(maps.any())
 
 
-def _check_init(init, shape, separate, dtype):
+def _check_init(init, signals, encoder):
+    if signals.same_shape is None:
+        raise ValueError("init needs signals of one shape, but X is a list of different ones: leave it out")
     init = init if issparse(init) else np.asarray(init)
-    return unstack(init, shape[1], shape[2 : len(shape) - separate], shape[-1] if separate else None, dtype)
+    if init.shape[0] != len(signals):
+        raise ValueError(f"init has codes of {init.shape[0]} signals, X has {len(signals)}")
+    positions, n_codes = encoder.positions(signals.same_shape), signals.n_channels if signals.separate else None
+    return unstack(init, len(encoder.atoms), positions, n_codes, encoder.atoms.dtype)

@@ -8,6 +8,26 @@ from scipy.sparse import csr_array, issparse
 from .maps import SparseMaps
 
 
+def lay_out(solutions, signals, sparse):
+    """Codes of signals in the users' form: `stack`, or a list for signals of different sizes.
+
+    Parameters
+    ----------
+    solutions : list of Solution
+        Emptied on the way.
+    signals : ConvSignals
+    sparse : bool
+
+    Returns
+    -------
+    ndarray, csr_array, or list of ndarrays (n_components, *positions[, n_channels]) or of csr_arrays of one row
+    """
+    if signals.same_shape is not None:
+        return stack(solutions, signals.separate, sparse)
+    parts = [stack([solution], signals.separate, sparse) for solution in solutions]
+    return parts if sparse else [part[0] for part in parts]
+
+
 def stack(solutions, separate, sparse):
     """Codes of signals of one shape in the users' form.
 

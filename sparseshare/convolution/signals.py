@@ -82,7 +82,8 @@ class ConvSignals:
             signal = np.asarray(self.arrays[number])
             if signal.dtype.kind == "f":
                 signal = self[number]
-                check_each_finite(signal[None], number, one="signal")
+                hint = "; where samples are missing, encode with mask='nan'" if self.missing is None else ""
+                check_each_finite(signal[None], number, one="signal", hint=hint)
             missing = self._missing(number)
             if missing is not None and missing.all():
                 raise ValueError(f"every sample of signal {number} is missing: nothing to code; leave such signals out")

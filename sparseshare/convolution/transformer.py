@@ -21,7 +21,7 @@ from sparseshare.version import VersionedPickle
 from .atoms import spatial_axes
 from .encode import warn_about
 from .encoder import ConvOptions, Encoder
-from .layout import stack
+from .layout import lay_out
 from .pooling import POOLINGS, CellGrid, pooled_magnitudes
 from .signals import check_atoms_and_signals
 from .synthesis import signals_of
@@ -95,10 +95,7 @@ class ConvTransformer(TransformerMixin, VersionedPickle, BaseEstimator):
         self._check_is_ready()
         encoder, signals = self._prepared(X, mask)
         solutions = self._solve(encoder, signals, sparse=bool(self.sparse_output))
-        if signals.same_shape is not None:
-            return stack(solutions, signals.separate, bool(self.sparse_output))
-        parts = [stack([solution], signals.separate, bool(self.sparse_output)) for solution in solutions]
-        return parts if self.sparse_output else [part[0] for part in parts]
+        return lay_out(solutions, signals, bool(self.sparse_output))
 
     def inverse_transform(self, X, shapes=None):
         """Signals that maps stand for: the sum of the maps' convolutions with their atoms.

@@ -134,6 +134,11 @@ def test_signals_of_different_sizes(rng):
     assert [own.shape for own in maps] == [(3, 8, 9), (3, 5, 12), (3, 8, 9)]
     for image, own in zip(images, maps, strict=True):
         assert_array_equal(own, coder.encode(image[None])[0])
+    for one, other in zip(conv_sparse_encode(images, atoms, alpha=0.5), maps, strict=True):
+        assert_array_equal(one, other)
+    assert [own.format for own in conv_sparse_encode(images, atoms, alpha=0.5, sparse_output=True)] == ["csr"] * 3
+    with pytest.raises(ValueError, match="init needs signals of one shape"):
+        conv_sparse_encode(images, atoms, alpha=0.5, init=maps)
     features = coder.transform(images)
     assert features.shape == (3, 12)
     assert_array_equal(features[1:2], coder.transform(images[1][None]))

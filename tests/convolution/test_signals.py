@@ -184,7 +184,9 @@ def test_the_signal_with_nan_is_named(rng, bad):
     X = rng.standard_normal((4, 5, 6))
     X[2, 1, 1] = bad
     for given in (X, list(X), list(X.astype(np.float32))):
-        with pytest.raises(ValueError, match="signal 2 contains NaN or infinity"):
+        with pytest.raises(
+            ValueError, match="signal 2 contains NaN or infinity: .*; where samples are missing, encode with mask='nan'"
+        ):
             check_conv_signals(given, 2)
     with pytest.raises(ValueError, match="signal 2 contains NaN or infinity"):
         check_conv_signals(X, 2, mask=np.zeros(X.shape, bool))
