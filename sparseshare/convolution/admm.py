@@ -6,7 +6,7 @@ no spectrum of maps is kept. A sweep takes a few atoms at a time through the inv
 the multiplier and the transform of the next v, so that what an iteration touches stays in the cache.
 """
 
-from math import inf, prod, sqrt
+from math import inf, log, prod, sqrt
 
 import numpy as np
 from scipy import fft
@@ -22,7 +22,10 @@ _MAX_ITER = 5000
 _RELAXATION = 1.8
 _CHUNK = 2**16  # samples a thread works on at once
 _LANES = 8  # sums over atoms, added up in this order whatever the number of threads
-_CHANGES = 30  # of rho; then it stays, and the method converges
+_FIRST_RHO, _IMPULSE_GAIN = 0.3, 0.2  # parts of the mean of D D' over frequencies
+# How rho follows the residuals: every so many iterations, to a primal one so many times the dual one, so many times at
+# most; then it stays, and the method converges. Fewest iterations on photographs, gray, colour and half masked.
+_EVERY, _BALANCE, _CHANGES = 5, 3.0, 30
 
 
 def solve(problem, *, start=None, tol=1e-4, max_iter=None, n_threads=1):
@@ -65,7 +68,7 @@ def solve(problem, *, start=None, tol=1e-4, max_iter=None, n_threads=1):
     """
     max_iter = _MAX_ITER if max_iter is None else max_iter
     state = _Splitting(problem, start, n_threads)
-    target, bound, due = tol * problem.energy, -inf, 0
+    target, bound, looks, due = tol * problem.energy, -inf, [], 0
     while True:
         if state.n_iter >= due or state.n_iter >= max_iter:
             maps = state.codes()
@@ -76,13 +79,19 @@ def solve(problem, *, start=None, tol=1e-4, max_iter=None, n_threads=1):
             if gap <= target or state.n_iter >= max_iter:
                 return Solution(maps, objective, gap, state.n_iter, gap <= target)
             del maps, residual
-            due = state.n_iter + _until_next(state.n_iter)
+            looks.append((state.n_iter, gap))
+            due = _next_look(looks[-2:], target)
         state.iterate()
 
 
-def _until_next(n_iter):
-    """Iterations to the next look at the gap, which costs about one."""
-    return max(5, n_iter // 8)
+def _next_look(looks, target):
+    """When to take the gap again, which costs an iteration: where it should be small enough if it falls as it did."""
+    n_iter, gap = looks[-1]
+    soonest, latest = n_iter + 5, n_iter + max(5, n_iter // 3)
+    if len(looks) < 2 or target <= 0 or not gap < looks[0][1]:
+        return min(n_iter + max(5, n_iter // 8), latest)
+    rate = log(looks[0][1] / gap) / (n_iter - looks[0][0])
+    return int(min(max(n_iter + log(gap / target) / rate, soonest), latest))
 
 
 class _Splitting:
@@ -106,7 +115,7 @@ class _Splitting:
         self.u = np.zeros_like(self.y)
         self.weights = self._weights()
         self._prepare_residual()
-        self.rho, self.changes = self._first_rho(), 0
+        self.rho, self.changes = _FIRST_RHO * self._scale_of_atoms(), 0
         self.rough = None if problem.roughness is None else _Rough(problem, self.grid, self.scale, self.rho)
         self._follow_rho()
 
@@ -140,10 +149,11 @@ class _Splitting:
             factors[(..., *self.visible)] = 1.0 if mask is None else mask.astype(np.float64) ** 2 / self.scale
             with np.errstate(divide="ignore"):
                 stiffness = factors / (1 - factors)
-            self.impulse = _Impulse(stiffness.astype(self.dtype), float(self.values.mean()))
+            self.impulse = _Impulse(stiffness.astype(self.dtype), _IMPULSE_GAIN * self._scale_of_atoms())
 
-    def _first_rho(self):
-        return float(self.values.mean())
+    def _scale_of_atoms(self):
+        """Mean eigenvalue of D D', in whose units rho is; 1 for atoms of zeros."""
+        return float(self.values.mean()) or 1.0
 
     # -------------------------------------------------------------------------------------------------------- iteration
     def iterate(self):
@@ -185,12 +195,12 @@ class _Splitting:
 
     def _balance(self, apart, size_x, size_y, moved, size_u):
         """Change rho where one of the relative residuals is much larger than the other."""
-        if self.changes >= _CHANGES or size_u == 0 or max(size_x, size_y) == 0:
+        if self.n_iter % _EVERY or self.changes >= _CHANGES or size_u == 0 or max(size_x, size_y) == 0:
             return
         primal, dual = apart / max(size_x, size_y), moved / size_u
         if primal == 0 or dual == 0:
             return
-        ratio = sqrt(primal / dual)
+        ratio = sqrt(primal / (_BALANCE * dual))
         if 1 / 1.1 < ratio < 1.1:
             return
         factor = min(max(ratio, 0.1), 10.0)
