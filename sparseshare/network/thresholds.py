@@ -174,7 +174,6 @@ class Activation:
         self.thresholds = np.zeros(n_units, builder.dtype)
         self.mode = _MODES.get(kind, _LINEAR)
         self._no_bias = np.zeros(n_units, builder.dtype)
-        self._kernels = kernels_for("cpu", "activations")
         self.measured_density = np.nan
         self.reset_counts()
 
@@ -235,7 +234,7 @@ class Activation:
         """
         bias = self._no_bias if bias is None else bias
         rows = z.reshape(-1, self.n_units)
-        return self._kernels.activate(rows, bias, self.thresholds, self.mode)
+        return kernels_for("cpu", "activations").activate(rows, bias, self.thresholds, self.mode)
 
     def begin(self):
         """Take up changes of the parameters, before the first block of a batch."""
@@ -298,7 +297,7 @@ class Activation:
             The gradient by the thresholds is added up in it.
         """
         flat = (array.reshape(-1, self.n_units) for array in (da, a))
-        self._kernels.activation_gradient(
+        kernels_for("cpu", "activations").activation_gradient(
             *flat, self.thresholds, self.mode, dz.reshape(-1, self.n_units), bias_sums, threshold_sums
         )
 
@@ -380,7 +379,7 @@ class TopK(Activation):
         """See `Activation`."""
         if bias is not None:
             z += bias
-        return self._kernels.keep_largest(z.reshape(len(z), -1), self.k)
+        return kernels_for("cpu", "activations").keep_largest(z.reshape(len(z), -1), self.k)
 
 
 class Tanh(Activation):
@@ -394,7 +393,7 @@ class Tanh(Activation):
 
     def differentiate(self, da, a, dz, bias_sums, threshold_sums):
         """See `Activation`."""
-        np.multiply(da, 1 - a * a, out=dz)
+        np.multiply(da, 1 - a * a, out=dz.reshape(da.shape))
         bias_sums += dz.reshape(-1, self.n_units).sum(axis=0)
 
 
