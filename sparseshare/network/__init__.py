@@ -1,3 +1,27 @@
 """Deep networks whose activations are thresholded and whose weights are shared."""
 
-__all__ = []
+from .compression import cluster, prune, quantize
+from .estimators import DeepSparseClassifier, DeepSparseRegressor
+from .layers import Dense, Dropout, Flatten
+from .model import Network
+from .report import parameter_report
+from .sharing import circulant, clustered, hashed, shared, tied, toeplitz
+
+__all__ = [
+    "DeepSparseClassifier",
+    "DeepSparseRegressor",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "Network",
+    "circulant",
+    "cluster",
+    "clustered",
+    "hashed",
+    "parameter_report",
+    "prune",
+    "quantize",
+    "shared",
+    "tied",
+    "toeplitz",
+]

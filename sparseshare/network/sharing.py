@@ -20,7 +20,15 @@ from .patterns import Circulant, Hashed, Listed, Toeplitz, positions_of
 
 
 class SharingRule(BaseEstimator):
-    """Base of all rules."""
+    """Base of all rules.
+
+    Attributes
+    ----------
+    fits_all : bool
+        Whether the rule fits weights of any shape.
+    """
+
+    fits_all = False
 
     def parameter(self, first, layer, builder, options):
         """Weights of a layer.
@@ -85,6 +93,8 @@ class hashed(SharingRule):
     Dense(n_units=128, share=hashed(n_values=0.125))
     """
 
+    fits_all = True
+
     def __init__(self, n_values, seed=0, signed=True):
         self.n_values = n_values
         self.seed = seed
@@ -122,6 +132,8 @@ class clustered(SharingRule):
     >>> Dense(128, share=clustered(32))
     Dense(n_units=128, share=clustered(n_values=32))
     """
+
+    fits_all = True
 
     def __init__(self, n_values, start=0.5):
         self.n_values = n_values
@@ -267,12 +279,13 @@ class shared(SharingRule):
             raise ValueError(f"The 'index' parameter of shared must hold integers, got dtype {index.dtype}")
         if index.shape != first.shape:
             raise ValueError(
-                f"The 'index' parameter of shared has the shape {index.shape}, the weights of {layer!r} have {first.shape}"
+                f"The 'index' parameter of shared has the shape {index.shape}, the weights of {layer!r} have "
+                f"{first.shape}"
             )
         if index.min() < -1 or index.max() < 0:
             raise ValueError(
-                "The 'index' parameter of shared must hold numbers of values, from 0, or -1 for no weight, and at least "
-                f"one value; got {index.min()} to {index.max()}"
+                "The 'index' parameter of shared must hold numbers of values, from 0, or -1 for no weight, and at "
+                f"least one value; got {index.min()} to {index.max()}"
             )
         n_values = int(index.max()) + 1
         _fits("shared", n_values, first.size)

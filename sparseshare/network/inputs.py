@@ -1,0 +1,146 @@
+"""Samples as users give them: rows, images with or without channels, sequences; and the shape a network takes."""
+
+from math import prod
+
+import numpy as np
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
+
+from sparseshare.validation import check_image_shape, check_kind, compute_dtype
+
+from .layers import Dense, Flatten
+
+_LARGE, _SMALL = 12, 6  # pixels: two convolutions and poolings, or one
+
+
+def check_samples(estimator, X, reset):
+    """Accept samples without copying them more than NumPy must.
+
+    Parameters
+    ----------
+    estimator : estimator
+        With `image_shape` and `layers`; after `fit` with `input_shape_`.
+    X : array-like
+    reset : bool
+        Whether this is a `fit`, which takes note of the features.
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, ...)
+        As it was given; `reader` casts batches of it.
+    shape : tuple of int
+        Of one sample as the network takes it.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not go with `image_shape` or with what was fitted.
+    """
+    asked = estimator.image_shape
+    if asked is not None:
+        asked = check_image_shape(asked)
+        asked = asked if len(asked) == 3 else (*asked, 1)
+    n_axes = getattr(X, "ndim", None)
+    n_axes = np.ndim(X) if n_axes is None else n_axes
+    flat = n_axes <= 2
+    fitted = None if reset else estimator.input_shape_
+    if flat and (reset or hasattr(estimator, "n_features_in_")):
+        X = validate_data(estimator, X, reset=reset, dtype="numeric")
+    else:
+        X = check_array(X, dtype="numeric", allow_nd=True, estimator=estimator, input_name="X")
+        if reset:  # what a former fit on flat rows has left behind
+            for name in ("n_features_in_", "feature_names_in_"):
+                if hasattr(estimator, name):
+                    delattr(estimator, name)
+    check_kind(X, "X")
+    if X.ndim > 4:
+        raise ValueError(
+            f"Found array with dim {X.ndim}: X must be rows, images (n, height, width[, channels]) or sequences "
+            f"(n, time, features); its shape is {X.shape}"
+        )
+    if fitted is not None:
+        _check_fitted(X, fitted)
+        return X, fitted
+    if X.ndim == 2 and asked is not None and prod(asked) != X.shape[1]:
+        raise ValueError(
+            f"X has {X.shape[1]} columns, images of image_shape={estimator.image_shape} have {prod(asked)} pixels and "
+            "channels"
+        )
+    if X.ndim > 2 and asked is not None and _with_channels(X.shape[1:]) != asked:
+        raise ValueError(f"X has samples of shape {X.shape[1:]}, image_shape asks for {estimator.image_shape}")
+    if asked is not None:
+        return X, asked
+    if X.ndim == 3 and _takes_images(estimator.layers):
+        return X, _with_channels(X.shape[1:])
+    return X, X.shape[1:]
+
+
+def reader(X, shape, dtype):
+    """A function that reads some samples in the shape and precision of the network.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, ...)
+    shape : tuple of int
+    dtype : dtype
+
+    Returns
+    -------
+    callable
+        ``read(rows) -> ndarray of shape (len(rows), *shape)`` for an int array or a slice.
+    """
+
+    def read(rows):
+        return np.ascontiguousarray(X[rows], dtype).reshape(-1, *shape)
+
+    return read
+
+
+def network_dtype(X):
+    """float32 for float32 samples, else float64."""
+    return compute_dtype(X)
+
+
+def default_layers(shape):
+    """Hidden layers for samples of a shape, where the user names none.
+
+    Parameters
+    ----------
+    shape : tuple of int
+
+    Returns
+    -------
+    list of Layer
+    """
+    from .convolutional import Conv, MaxPool
+
+    if len(shape) < 3 or min(shape[:2]) < _SMALL:
+        return [Flatten(), Dense(128)] if len(shape) > 1 else [Dense(128)]
+    if min(shape[:2]) < _LARGE:
+        return [Conv(32, 3, padding="same"), MaxPool(2), Conv(64, 3, padding="same"), Flatten(), Dense(128)]
+    return [Conv(32, 3), MaxPool(2), Conv(64, 3), MaxPool(2), Flatten(), Dense(128)]
+
+
+def _takes_images(layers):
+    """Whether 3-D samples are images without a channel axis: the first layer that moves over positions has two axes."""
+    if layers is None:
+        return True
+    for layer in layers:
+        window = getattr(layer, "kernel", getattr(layer, "size", None))
+        if window is not None:
+            return np.ndim(window) == 0 or len(window) == 2
+        if not isinstance(layer, Flatten):
+            return False
+    return False
+
+
+def _with_channels(shape):
+    return tuple(shape) if len(shape) == 3 else (*shape, 1)
+
+
+def _check_fitted(X, fitted):
+    given = X.shape[1:]
+    if given == fitted or (*given, 1) == fitted or given == (prod(fitted),):
+        return
+    shown = fitted[:-1] if len(fitted) == 3 and fitted[-1] == 1 else fitted
+    raise ValueError(f"X has samples of shape {given}, the network was fitted to {shown}")

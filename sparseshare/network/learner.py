@@ -1,0 +1,312 @@
+"""What the estimators that train a network share: checks, fitting, predictions in batches."""
+
+import copy
+import warnings
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
+from sparseshare.devices import resolve_device
+from sparseshare.threads import thread_count
+from sparseshare.validation import check_bool, check_choice, check_number
+from sparseshare.version import VersionedPickle
+
+from .inputs import check_samples, default_layers, network_dtype, reader
+from .layers import Dense, Flatten
+from .model import Network
+from .optimizers import OPTIMIZERS, SCHEDULES
+from .report import parameter_report
+from .sharing import SharingRule
+from .thresholds import ACTIVATIONS
+from .training import NetworkReports, Plan, train
+
+_AT_ONCE = 1000  # samples that predictions take at a time
+_MEASURED = 2000  # samples that densities are measured on
+
+
+class NetworkLearner(
+    CallbackSupportMixin, VersionedPickle, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
+    """An estimator with a network; subclasses know targets, loss and outputs.
+
+    They have `_check_targets(X, y, going_on, classes)`, `_n_outputs()`, `_loss()`, `_score(outputs, targets)`,
+    `_split(targets, random_state)` and `_fitted_targets()`.
+    """
+
+    def __init__(
+        self,
+        layers=None,
+        *,
+        activation="relu",
+        threshold=None,
+        density=None,
+        share=None,
+        optimizer="adam",
+        learning_rate=1e-3,
+        momentum=0.9,
+        schedule="constant",
+        batch_size=128,
+        max_iter=200,
+        shuffle=True,
+        alpha=1e-4,
+        l1=0.0,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        image_shape=None,
+        random_state=None,
+        warm_start=False,
+        verbose=False,
+        n_jobs=None,
+        device="auto",
+    ):
+        self.layers = layers
+        self.activation = activation
+        self.threshold = threshold
+        self.density = density
+        self.share = share
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.schedule = schedule
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.alpha = alpha
+        self.l1 = l1
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.image_shape = image_shape
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.n_jobs = n_jobs
+        self.device = device
+
+    @with_callbacks
+    def fit(self, X, y):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features), (n, height, width[, channels]) or (n, time, features)
+            Rows, images or sequences; float32 is computed in float32, all else in float64. Rows are images with
+            `image_shape`. Arrays of three axes are images if the first layer that moves over positions is a
+            convolution or pooling of two axes, or if there are no `layers`; else sequences.
+        y : array-like of shape (n,) or, for regression, (n, n_outputs)
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        X, shape = check_samples(self, X, reset=True)
+        going_on = self.warm_start and hasattr(self, "network_")
+        targets = self._check_targets(X, y, going_on)
+        random_state = check_random_state(self.random_state)
+        self._build(X, shape, random_state, going_on)
+        read, score = reader(X, shape, self.network_.dtype), None
+        rows = np.arange(len(X))
+        if self.early_stopping:
+            rows, held = self._split(targets, random_state)
+            score = self._scorer(read, held, targets)
+        with NetworkReports(self, X, y) as reports:
+            history = train(
+                self.network_,
+                lambda chosen: read(rows[chosen]),
+                targets[rows],
+                self._plan(),
+                random_state,
+                score=score,
+                reports=reports,
+                attributes=self._fitted_so_far,
+            )
+        kept = going_on and hasattr(self, "loss_curve_")
+        self.loss_curve_ = (self.loss_curve_ if kept else []) + history.loss_curve
+        self.validation_scores_ = history.validation_scores if self.early_stopping else None
+        self.n_iter_ = max(history.n_iter, 1)
+        self.converged_ = history.stopped in ("converged", "callback")
+        self._finish(read, len(X))
+        if not self.warm_start:
+            for parameter in self.network_.parameters:
+                parameter.state = {}
+        planned = self.n_iter_no_change is None or self.schedule == "cosine"
+        if history.stopped == "max_iter" and not planned:
+            warnings.warn(
+                f"The loss was still getting better after max_iter={self.max_iter} epochs: raise max_iter or "
+                "learning_rate, or say with n_iter_no_change=None that so many epochs are meant",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return self
+
+    def _partial_fit(self, X, y, classes=None):
+        self._check_parameters()
+        going_on = hasattr(self, "network_")
+        if self.early_stopping:
+            raise ValueError("partial_fit has no validation part: early_stopping must be False")
+        X, shape = check_samples(self, X, reset=not going_on)
+        targets = self._check_targets(X, y, going_on, classes, batch=True)
+        random_state = check_random_state(self.random_state)
+        if going_on and isinstance(self.random_state, Integral):  # not the same order in every call
+            random_state = np.random.RandomState((int(self.random_state) + self.n_iter_) % 2**32)
+        self._build(X, shape, random_state, going_on)
+        read = reader(X, shape, self.network_.dtype)
+        plan = self._plan()
+        plan.max_iter, plan.n_iter_no_change = 1, None
+        if plan.schedule in ("step", "cosine"):
+            plan.schedule = "constant"
+        history = train(self.network_, read, targets, plan, random_state)
+        self.loss_curve_ = (self.loss_curve_ if going_on else []) + history.loss_curve
+        self.n_iter_ = (self.n_iter_ if going_on else 0) + 1
+        self._finish(read, len(X))
+        return self
+
+    def transform(self, X):
+        """Codes of the last hidden layer.
+
+        Parameters
+        ----------
+        X : array-like as in `fit`
+
+        Returns
+        -------
+        ndarray of shape (n, n_codes)
+            Laid out flat, if the layer has positions.
+        """
+        return self._outputs(X, codes=True)
+
+    def _check_parameters(self):
+        of = type(self).__name__
+        if self.layers is not None and not isinstance(self.layers, list | tuple):
+            raise ValueError(f"The 'layers' parameter of {of} must be a list of layers or None, got {self.layers!r}")
+        check_choice("activation", self.activation, ACTIVATIONS, of=of)
+        if isinstance(self.threshold, str) or np.ndim(self.threshold) == 0:
+            if not isinstance(self.threshold, str) or self.threshold not in ("learned", "per_unit"):
+                check_number("threshold", self.threshold, 0, allow_none=True, of=of)
+        check_number("density", self.density, 0, 1, open_low=True, allow_none=True, of=of)
+        if self.share is not None and not isinstance(self.share, SharingRule):
+            raise ValueError(
+                f"The 'share' parameter of {of} must be a sharing rule of sparseshare.network or None, got "
+                f"{self.share!r}"
+            )
+        check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS), of=of)
+        check_number("learning_rate", self.learning_rate, 0, open_low=True, of=of)
+        momentum = check_number("momentum", self.momentum, 0, 1, of=of)
+        if momentum == 1:
+            raise ValueError(f"The 'momentum' parameter of {of} must be below 1, got 1.0")
+        if not callable(self.schedule):
+            check_choice("schedule", self.schedule, SCHEDULES, of=of)
+        check_number("batch_size", self.batch_size, 1, integer=True, of=of)
+        check_number("max_iter", self.max_iter, 1, integer=True, of=of)
+        for name in ("alpha", "l1", "tol"):
+            check_number(name, getattr(self, name), 0, of=of)
+        for name in ("shuffle", "early_stopping", "warm_start"):
+            check_bool(name, getattr(self, name), of=of)
+        if not isinstance(self.verbose, bool | np.bool_ | Integral):
+            raise ValueError(f"The 'verbose' parameter of {of} must be True, False or an integer, got {self.verbose!r}")
+        fraction = check_number("validation_fraction", self.validation_fraction, 0, 1, open_low=True, of=of)
+        if fraction == 1:
+            raise ValueError(f"The 'validation_fraction' parameter of {of} must be below 1, got 1.0")
+        check_number("n_iter_no_change", self.n_iter_no_change, 1, integer=True, allow_none=True, of=of)
+        thread_count(self.n_jobs)
+        resolve_device(self.device)
+
+    def _build(self, X, shape, random_state, going_on):
+        """The network, unless the one there is goes on."""
+        n_threads = thread_count(self.n_jobs)
+        if going_on:
+            if shape != self.input_shape_:
+                raise ValueError(
+                    f"X has samples of shape {shape}, the network that goes on was fitted to {self.input_shape_}"
+                )
+            self.network_.set_threads(n_threads)
+            return
+        hidden = [self._with_share(layer) for layer in (default_layers(shape) if self.layers is None else self.layers)]
+        everywhere = self.share if getattr(self.share, "fits_all", False) else None
+        output = Dense(self._n_outputs(), activation="linear", share=everywhere)
+        options = dict(activation=self.activation, threshold=self.threshold, density=self.density, n_threads=n_threads)
+        dtype, last = network_dtype(X), [Flatten(), output]
+        network = Network([*hidden, *last], shape, dtype, random_state, **options)
+        self.network_, self.input_shape_ = network, shape
+
+    def _with_share(self, layer):
+        if self.share is None or getattr(layer, "share", self) is not None:
+            return layer
+        layer = copy.copy(layer)
+        layer.share = self.share
+        return layer
+
+    def _plan(self):
+        optimizer = OPTIMIZERS[self.optimizer]
+        return Plan(
+            loss=self._loss(),
+            optimizer=optimizer(self.momentum) if self.optimizer == "momentum" else optimizer(),
+            learning_rate=float(self.learning_rate),
+            schedule=self.schedule,
+            batch_size=self.batch_size,
+            max_iter=self.max_iter,
+            l1=float(self.l1),
+            l2=float(self.alpha),
+            tol=float(self.tol),
+            n_iter_no_change=self.n_iter_no_change,
+            shuffle=self.shuffle,
+        )
+
+    def _scorer(self, read, held, targets):
+        batches = [held[start : start + _AT_ONCE] for start in range(0, len(held), _AT_ONCE)]
+
+        def score(network):
+            return self._score(np.concatenate([network.output(read(rows)) for rows in batches]), targets[held])
+
+        return score
+
+    def _fitted_so_far(self):
+        network = copy.deepcopy(self.network_)
+        return {"network_": network, "input_shape_": self.input_shape_, "n_iter_": 1, **self._fitted_targets()}
+
+    def _finish(self, read, n_samples):
+        """Measure densities, and keep no more than the network stores."""
+        chosen = np.linspace(0, n_samples - 1, min(n_samples, _MEASURED)).astype(int)
+        batches = (read(chosen[start : start + _AT_ONCE]) for start in range(0, len(chosen), _AT_ONCE))
+        self.network_.measure_densities(batches)
+        hidden = np.array(self.network_.densities[:-1])
+        self.densities_ = hidden[~np.isnan(hidden)]
+        self.network_.release()
+
+    def _outputs(self, X, codes=False):
+        check_is_fitted(self)
+        X, shape = check_samples(self, X, reset=False)
+        network = self.network_
+        network.set_threads(thread_count(self.n_jobs))
+        read = reader(X, shape, network.dtype)
+        n_layers = len(network.nodes) - 1 if codes else None
+        parts = [network.output(read(slice(start, start + _AT_ONCE)), n_layers) for start in range(0, len(X), _AT_ONCE)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @property
+    def _n_features_out(self):
+        return self.network_.nodes[-1].weights.shape[0]
+
+    def parameter_report(self):
+        """What the network stores and computes, see `sparseshare.network.parameter_report`.
+
+        Returns
+        -------
+        ParameterReport
+        """
+        return parameter_report(self)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.three_d_array = True
+        return tags

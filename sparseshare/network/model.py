@@ -1,0 +1,238 @@
+"""Layers connected one after the other."""
+
+from collections import Counter
+
+import numpy as np
+
+from .layers import Builder, Layer
+
+
+class _NetworkBuilder(Builder):
+    """Knows which weights of a layer are asked for: a recurrent layer has several, and each is tied to its like."""
+
+    def begin(self):
+        """The next layer begins."""
+        self._asked = Counter()
+
+    def place(self, layer, kind):
+        """How many of a kind the layer has asked for before."""
+        self._asked[kind] += 1
+        return self._asked[kind] - 1
+
+
+class Network:
+    """A chain of layers with weights, ready to compute and to learn.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+    input_shape : tuple of int
+        Of one sample.
+    dtype : dtype, default=numpy.float64
+    random_state : RandomState or int, default=0
+        For first weights.
+    activation, threshold, density : default="relu", None and None
+        What layers use that leave them open.
+    n_threads : int, default=1
+
+    Attributes
+    ----------
+    nodes : list of Node
+    input_shapes : list of tuple
+        Of one sample, what each node takes.
+    output_shape : tuple
+    parameters : list of Parameter
+        Each once, tied ones too.
+    densities : list of float or None
+        Share of non-zero activations behind each node, NaN for nodes without activations; None before
+        `measure_densities`.
+    input_densities : list of float or None
+        Of what each node takes.
+
+    Raises
+    ------
+    ValueError
+        For layers that do not fit together; the message names both and their shapes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare.network import Dense, Flatten
+    >>> from sparseshare.network.model import Network
+    >>> network = Network([Flatten(), Dense(10)], (4, 5))
+    >>> network.output(np.zeros((3, 4, 5))).shape
+    (3, 10)
+    """
+
+    densities = input_densities = None
+
+    def __init__(
+        self,
+        layers,
+        input_shape,
+        dtype=np.float64,
+        random_state=0,
+        *,
+        activation="relu",
+        threshold=None,
+        density=None,
+        n_threads=1,
+    ):
+        if not isinstance(random_state, np.random.RandomState):
+            random_state = np.random.RandomState(random_state)
+        self.dtype = np.dtype(dtype)
+        builder = _NetworkBuilder(
+            self.dtype,
+            random_state,
+            activation=activation,
+            threshold=threshold,
+            density=density,
+            n_threads=n_threads,
+        )
+        self.nodes, self.input_shapes = [], []
+        shape = tuple(int(length) for length in input_shape)
+        for number, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise ValueError(
+                    f"The 'layers' parameter must be a list of layers of sparseshare.network, its entry {number} is "
+                    f"{layer!r}"
+                )
+            builder.begin()
+            try:
+                node = layer.connect(shape, builder)
+            except ValueError as reason:
+                before = f"layer {number - 1}, {layers[number - 1]!r}, whose output" if number else "an input that"
+                raise ValueError(f"layer {number}, {layer!r}, after {before} has shape {shape}: {reason}") from reason
+            self.nodes.append(node)
+            self.input_shapes.append(shape)
+            shape = node.output_shape
+        self.output_shape = shape
+        self._skip_input_gradients()
+
+    def _skip_input_gradients(self):
+        """Nobody wants the gradient by the data: it ends at the first node that learns."""
+        self._first = next((number for number, node in enumerate(self.nodes) if node.parameters), len(self.nodes))
+        if self._first < len(self.nodes):
+            self.nodes[self._first].input_gradient = False
+
+    @property
+    def parameters(self):
+        """Parameters of all nodes, each once."""
+        unique = {id(parameter): parameter for node in self.nodes for parameter in node.parameters.values()}
+        return list(unique.values())
+
+    def named_parameters(self):
+        """(number of the node, name, parameter) of all parameters, each where it appears first."""
+        seen = set()
+        for number, node in enumerate(self.nodes):
+            for name, parameter in node.parameters.items():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield number, name, parameter
+
+    def weights(self):
+        """Parameters that penalties and compression are for: neither biases nor thresholds."""
+        return [
+            parameter
+            for _, name, parameter in self.named_parameters()
+            if not name.endswith("bias") and name != "threshold"
+        ]
+
+    def forward(self, x, training=False, random_state=None):
+        """Output for a batch, and what `backward` needs.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n_samples, *input_shape)
+        training : bool, default=False
+        random_state : RandomState or None, default=None
+            For dropout.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples, *output_shape)
+        caches : list
+        """
+        caches = []
+        for node in self.nodes:
+            x, cache = node.forward(x, training, random_state)
+            caches.append(cache)
+        return x, caches
+
+    def output(self, x, n_layers=None):
+        """Output for a batch, of all layers or of the first few.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n_samples, *input_shape)
+        n_layers : int or None, default=None
+
+        Returns
+        -------
+        ndarray
+        """
+        for node in self.nodes[:n_layers]:
+            x = node.forward(x)[0]
+        return x
+
+    def backward(self, dy, caches):
+        """Let every parameter add up its gradient.
+
+        Parameters
+        ----------
+        dy : ndarray of shape (n_samples, *output_shape)
+        caches : list
+            Of `forward`; emptied.
+        """
+        for node in reversed(self.nodes[self._first :]):
+            dy = node.backward(dy, caches.pop())
+
+    def reset_gradients(self):
+        """Start new sums."""
+        for parameter in self.parameters:
+            parameter.reset_gradient()
+
+    def state(self):
+        """Copies of values and patterns, for `restore`."""
+        return [(parameter.values.copy(), parameter.pattern) for parameter in self.parameters]
+
+    def restore(self, state):
+        """Go back to what `state` gave."""
+        for parameter, (values, pattern) in zip(self.parameters, state, strict=True):
+            if parameter.pattern is pattern and parameter.values.shape == values.shape:
+                parameter.values[...] = values
+                parameter.changed()
+            else:
+                parameter.set(values.copy(), pattern)
+
+    def release(self):
+        """Drop gradients, and arrays made of shared values: what is left is what the network stores."""
+        for parameter in self.parameters:
+            parameter.release()
+
+    def set_threads(self, n_threads):
+        """Compute with so many threads; results do not depend on it."""
+        for node in self.nodes:
+            for part in (node, node.activation):
+                if hasattr(part, "n_threads"):
+                    part.n_threads = n_threads
+
+    def measure_densities(self, batches):
+        """Shares of non-zeros over some batches, kept in `densities` and `input_densities`.
+
+        Parameters
+        ----------
+        batches : iterable of ndarray of shape (n, *input_shape)
+        """
+        counts, sizes = np.zeros(len(self.nodes) + 1), np.zeros(len(self.nodes) + 1)
+        for x in batches:
+            for number, node in enumerate((*self.nodes, None)):
+                counts[number] += np.count_nonzero(x)
+                sizes[number] += x.size
+                if node is not None:
+                    x = node.forward(x)[0]
+        shares = (counts / sizes).tolist()
+        self.input_densities = shares[:-1]
+        self.densities = [
+            np.nan if node.activation is None else share for node, share in zip(self.nodes, shares[1:], strict=True)
+        ]

@@ -1,0 +1,240 @@
+"""The training loop: mini-batches, a validation part, and stops that keep the best weights."""
+
+import time
+import warnings
+from dataclasses import dataclass, field
+from math import inf, isfinite
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from sparseshare.callbacks import EpochReports, report_epoch
+
+from .optimizers import scheduled_rate
+
+_DIVIDE, _SMALLEST = 5.0, 1e-6  # what "adaptive" does to the rate, and below what it stops, as scikit-learn's
+
+
+@dataclass
+class Plan:
+    """How to train.
+
+    Attributes
+    ----------
+    loss : callable
+        ``loss(outputs, targets) -> value, gradient``.
+    optimizer : object
+        With ``update(parameter, rate)``.
+    learning_rate : float
+    schedule : str or callable
+        See `scheduled_rate`.
+    batch_size, max_iter : int
+    l1, l2 : float
+        Penalties on all weights, divided by the samples of a batch.
+    tol : float
+    n_iter_no_change : int or None
+        Epochs without an improvement by `tol` before training stops; None: train for `max_iter` epochs.
+    shuffle : bool
+    """
+
+    loss: object
+    optimizer: object
+    learning_rate: float
+    schedule: object
+    batch_size: int
+    max_iter: int
+    l1: float = 0.0
+    l2: float = 0.0
+    tol: float = 1e-4
+    n_iter_no_change: int | None = 10
+    shuffle: bool = True
+
+
+@dataclass
+class History:
+    """What training has seen.
+
+    Attributes
+    ----------
+    loss_curve : list of float
+        One an epoch.
+    validation_scores : list of float
+    best_loss, best_score : float
+    n_iter : int
+    stopped : str
+        "converged", "max_iter", "callback" or "diverged".
+    """
+
+    loss_curve: list = field(default_factory=list)
+    validation_scores: list = field(default_factory=list)
+    best_loss: float = inf
+    best_score: float = -inf
+    n_iter: int = 0
+    stopped: str = ""
+
+
+class NetworkReports(EpochReports):
+    """Epochs of a network for scikit-learn's callbacks and the terminal; attributes come from the estimator."""
+
+    def end_epoch(self, loss, attributes, **more):
+        """An epoch has ended; True if a callback asks to stop.
+
+        Parameters
+        ----------
+        loss : float
+        attributes : callable
+            Makes the fitted attributes of the estimator as they are now.
+        **more : numbers
+            Further things to print.
+        """
+        self.epoch += 1
+        self.dictionary = attributes
+        if self.estimator.verbose:
+            report_epoch(
+                type(self.estimator).__name__,
+                self.epoch,
+                self.estimator.max_iter,
+                loss,
+                time.perf_counter() - self.started,
+                **more,
+            )
+        return bool(
+            self.task.call_on_fit_task_end(
+                **self.state, metadata={"loss": loss}, reconstruction_attributes=self._attributes
+            )
+        )
+
+    def _attributes(self):
+        return self.dictionary()
+
+
+def train(network, read, targets, plan, random_state, *, score=None, reports=None, attributes=dict):
+    """Train a network until it stops getting better.
+
+    Parameters
+    ----------
+    network : Network
+    read : callable
+        ``read(rows) -> batch`` for an int array.
+    targets : ndarray of shape (n_samples, ...)
+    plan : Plan
+    random_state : RandomState
+    score : callable or None, default=None
+        Of the network on a validation part, larger is better. It then decides when to stop, and which weights to keep.
+    reports : NetworkReports or None, default=None
+    attributes : callable
+        For `reports`.
+
+    Returns
+    -------
+    History
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the loss became NaN or infinite; the weights are then those of the last good epoch.
+    """
+    history = History()
+    best, good, waited, factor = None, network.state(), 0, 1.0
+    while history.n_iter < plan.max_iter:
+        _gather_clusters(network, history.n_iter / plan.max_iter)
+        rate = factor * scheduled_rate(plan.schedule, plan.learning_rate, history.n_iter, plan.max_iter)
+        if reports is not None:
+            reports.begin()
+        loss = train_epoch(network, read, targets, plan, rate, random_state)
+        if not isfinite(loss):
+            network.restore(good if best is None else best)
+            _warn_diverged(loss, history.n_iter, rate, plan)
+            history.stopped = "diverged"
+            break
+        good = network.state()
+        history.n_iter += 1
+        history.loss_curve.append(loss)
+        more = {}
+        if score is None:
+            improved = loss < history.best_loss - plan.tol
+        else:
+            value = float(score(network))
+            history.validation_scores.append(value)
+            more["validation_score"] = value
+            improved = value > history.best_score + plan.tol
+            if value > history.best_score:
+                history.best_score, best = value, good
+        history.best_loss = min(history.best_loss, loss)
+        waited = 0 if improved else waited + 1
+        if reports is not None and reports.end_epoch(loss, attributes, **more):
+            history.stopped = "callback"
+            break
+        if plan.n_iter_no_change is None or waited < plan.n_iter_no_change:
+            continue
+        if _gather_clusters(network, 1.0):
+            # What follows is the fine-tuning; what was best before had more values.
+            waited, best, history.best_loss, history.best_score = 0, None, inf, -inf
+            continue
+        if plan.schedule == "adaptive" and factor * plan.learning_rate > _SMALLEST:
+            factor, waited = factor / _DIVIDE, 0
+            continue
+        history.stopped = "converged"
+        break
+    else:
+        history.stopped = "max_iter"
+    if best is not None:
+        network.restore(best)
+    _gather_clusters(network, 1.0)
+    return history
+
+
+def train_epoch(network, read, targets, plan, rate, random_state):
+    """One pass over all samples.
+
+    Parameters
+    ----------
+    network, read, targets, plan, random_state : see `train`
+    rate : float
+
+    Returns
+    -------
+    float
+        Mean loss, penalties of the weights at the end included. NaN or infinite if the epoch was broken off.
+    """
+    n_samples = len(targets)
+    order = random_state.permutation(n_samples) if plan.shuffle else np.arange(n_samples)
+    parameters, weights = network.parameters, network.weights()
+    total = 0.0
+    # A loss past all bounds ends the epoch and is reported; no need for NumPy to do so first.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, n_samples, plan.batch_size):
+            rows = order[start : start + plan.batch_size]
+            outputs, caches = network.forward(read(rows), True, random_state)
+            loss, gradient = plan.loss(outputs, targets[rows])
+            if not isfinite(loss):
+                return loss
+            total += loss * len(rows)
+            for parameter in parameters:
+                parameter.reset_gradient()
+            network.backward(gradient, caches)
+            for parameter in weights:
+                parameter.add_penalty_gradient(plan.l1 / len(rows), plan.l2 / len(rows))
+            for parameter in parameters:
+                plan.optimizer.update(parameter, rate)
+        penalty = sum(parameter.penalty(plan.l1 / plan.batch_size, plan.l2 / plan.batch_size) for parameter in weights)
+        finite = all(np.isfinite(parameter.values).all() for parameter in parameters)
+    return total / n_samples + penalty if finite else np.nan
+
+
+def _gather_clusters(network, progress):
+    """Cluster the weights of layers whose rule wants it now; whether any did."""
+    waiting = [p for p in network.parameters if p.pending is not None and progress >= p.pending.start]
+    for parameter in waiting:
+        parameter.pending.gather(parameter)
+    return bool(waiting)
+
+
+def _warn_diverged(loss, n_iter, rate, plan):
+    kept = f"those after epoch {n_iter}" if n_iter else "those before the first epoch"
+    warnings.warn(
+        f"The loss became {loss} in epoch {n_iter + 1}: training has stopped, the weights are {kept}. Lower "
+        f"learning_rate, which was {rate:.3g}, or bring features and targets to a smaller scale",
+        ConvergenceWarning,
+        stacklevel=5,
+    )
