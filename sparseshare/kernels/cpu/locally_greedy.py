@@ -8,6 +8,8 @@ that are not zero are listed for each segment, and looked at one by one.
 Positions always have three axes; those a signal lacks have length 1.
 """
 
+from math import sqrt
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -128,7 +130,7 @@ def add_run(typingctx, factor, rows, row_start, n, out, start):
 def descend(
     stripes,
     bound,
-    budget,
+    left,
     q,
     rows,
     limit,
@@ -137,13 +139,12 @@ def descend(
     wraps,
     shape,
     support,
-    width,
+    piece,
     members,
     member_starts,
     bounds,
     homes,
     n_segments,
-    n_runs,
     top,
     first,
     count,
@@ -158,37 +159,40 @@ def descend(
     ----------
     stripes : (s,) int64 array, the stripes to work on; no two of them next to each other
     bound : float, steps up to it (entries of atoms of norm 1) are left out
-    budget : int, updates a stripe at most; 0: only look
+    left : array of length stripes, in and out: steps on entries that are not zero that a stripe may still take. It is
+        left early when it may take none, and when a list is full; with none from the start, `top` is filled in only
     q : (P * K,) array, in and out: correlations of the residual, atoms fastest
     rows : (K * W0 * W1 * W2 * K,) array: interactions of an atom with all atoms at all lags, atoms fastest
-    limit : array of the penalties: (P * K,) if `varied`, else (width * K,) with period K
+    limit : array of the penalties: (P * K,) if `varied`, else (piece * K,) with period K
     varied, positive, wraps : bool; whether penalties depend on the position, codes are >= 0, positions are on a circle
     shape, support : (3,) int64 arrays: positions, and length of the atoms, along each axis
-    width : int, positions of a piece of a row whose largest step is kept
+    piece : int, positions of a piece of a row whose largest step is kept
     members, member_starts : int64 arrays, the segments of every stripe
     bounds : (S, 6) int64 array, first position of a segment and the one after its last, for each axis
     homes : (P0 + P1 + P2,) int64 array, the number of the segment of a position, axis by axis
     n_segments : (3,) int64 array, segments along each axis
-    n_runs : int, the largest number of pieces of rows in a segment
     top : (S,) float64 array, in and out: largest step of a segment, infinite where it is not known
     first : (S + 1,) int64 array, where the list of each segment starts
     count : (S,) int64 array, in and out: non-zeros of each segment
     index, value, bar : lists of the segments: entry of q, value and penalty
-    updates : array of length stripes, in and out: steps done. A stripe is left early when a list is full
+    updates : array of length stripes, in and out: steps done
     """
+    n_runs = np.int64(0)
+    for s in range(bounds.shape[0]):
+        n_runs = max(n_runs, _count_pieces(bounds[s], piece))
     best = np.empty(n_runs, q.dtype)
     for i in range(stripes.shape[0]):
-        stripe, done, again = stripes[i], 0, True
+        stripe, again = stripes[i], True
         while again:
             again = False
             for m in range(member_starts[stripe], member_starts[stripe + 1]):
                 s = members[m]
                 if top[s] <= bound:
                     continue
-                steps = _visit(
+                repeated = _visit(
                     s,
                     bound,
-                    budget - done,
+                    left[stripe],
                     q,
                     rows,
                     limit,
@@ -197,7 +201,7 @@ def descend(
                     wraps,
                     shape,
                     support,
-                    width,
+                    piece,
                     bounds[s],
                     homes,
                     n_segments,
@@ -208,16 +212,19 @@ def descend(
                     index,
                     value,
                     bar,
+                    updates[stripe : stripe + 1],
                 )
-                done += steps
+                left[stripe] -= repeated
                 full = first[s] + count[s] == first[s + 1]
-                again = True
-                if full or done >= budget and budget > 0:
-                    again = False
+                again = left[stripe] > 0 and not full
+                if full or (left[stripe] <= 0 and repeated > 0):
                     break
-            if budget == 0:
-                break
-        updates[stripe] += done
+
+
+@part
+def _count_pieces(box, piece):
+    """Number of pieces of a segment's rows."""
+    return (box[1] - box[0]) * (box[3] - box[2]) * ((box[5] - box[4] + piece - 1) // piece)
 
 
 @part
@@ -233,7 +240,7 @@ def _visit(
     wraps,
     shape,
     support,
-    width,
+    piece,
     box,
     homes,
     n_segments,
@@ -244,16 +251,17 @@ def _visit(
     index,
     value,
     bar,
+    updates,
 ):
-    """Steps in one segment; returns their number."""
-    n_atoms = rows_of_atoms(rows, support)
-    pieces = (box[5] - box[4] + width - 1) // width
-    n_runs = (box[1] - box[0]) * (box[3] - box[2]) * pieces
+    """Steps in one segment; returns how many of them were on entries that had been non-zero."""
+    n_atoms = _count_atoms(rows, support)
+    pieces = (box[5] - box[4] + piece - 1) // piece
+    n_runs = _count_pieces(box, piece)
     for r0 in range(box[0], box[1]):
         for r1 in range(box[2], box[3]):
             low, high = box[4], box[5]
-            _look(r0, r1, low, high, q, limit, varied, positive, shape, width, box, pieces, n_atoms, best)
-    done = 0
+            _look(r0, r1, low, high, q, limit, varied, positive, shape, piece, box, pieces, n_atoms, best)
+    repeated = 0
     while True:
         run = 0
         for i in range(n_runs):
@@ -266,16 +274,18 @@ def _visit(
             step = abs(soft_threshold(q[index[a]] + z, bar[a], positive) - z)
             if step >= largest:
                 largest, place = step, a
-        if largest <= bound or done >= budget or (place < 0 and end == first[s + 1]):
+        if largest <= bound or repeated >= budget or (place < 0 and end == first[s + 1]):
             top[s] = largest
             break
         if place < 0:
-            entry = _locate(q, limit, varied, positive, shape, width, box, n_atoms, pieces, run, largest)
+            entry = _locate(q, limit, varied, positive, shape, piece, box, n_atoms, pieces, run, largest)
             for a in range(start, end):  # in the list after all, where rounding has made its step a bit smaller
                 if index[a] == entry:
                     place = a
+        repeated += 1
         if place < 0:
             place = end
+            repeated -= 1
             count[s] += 1
             index[place], value[place] = entry, 0
             bar[place] = limit[entry] if varied else limit[entry % n_atoms]
@@ -286,45 +296,45 @@ def _visit(
             count[s] -= 1
             last = first[s] + count[s]
             index[place], value[place], bar[place] = index[last], value[last], bar[last]
-        done += 1
+        updates[0] += 1
         atom, position = entry % n_atoms, entry // n_atoms
         u2 = position % shape[2]
         u1 = position // shape[2] % shape[1]
         u0 = position // (shape[2] * shape[1])
         _wake(s, u0, u1, u2, wraps, shape, support, homes, n_segments, top)
         _spread(
-            z - new, atom, u0, u1, u2, q, rows, limit, varied, positive, wraps, shape, support, width, box, pieces,
+            z - new, atom, u0, u1, u2, q, rows, limit, varied, positive, wraps, shape, support, piece, box, pieces,
             n_atoms, best,
         )  # fmt: skip
-    return done
+    return repeated
 
 
 @part
-def rows_of_atoms(rows, support):
+def _count_atoms(rows, support):
     """Number of atoms, from the length of their interactions."""
     lags = (2 * support[0] - 1) * (2 * support[1] - 1) * (2 * support[2] - 1)
-    return np.int64(round((rows.shape[0] / lags) ** 0.5))
+    return np.int64(round(sqrt(rows.shape[0] / lags)))
 
 
 @part
-def _look(r0, r1, low, high, q, limit, varied, positive, shape, width, box, pieces, n_atoms, best):
+def _look(r0, r1, low, high, q, limit, varied, positive, shape, piece, box, pieces, n_atoms, best):
     """Largest steps from zero in those pieces of a segment's row that have positions from low to high."""
     if r0 < box[0] or r0 >= box[1] or r1 < box[2] or r1 >= box[3]:
         return
     row = (r0 * shape[1] + r1) * shape[2]
     i = ((r0 - box[0]) * (box[3] - box[2]) + r1 - box[2]) * pieces
-    for j in range(max(low - box[4], 0) // width, (min(high, box[5]) - box[4] + width - 1) // width):
-        begin = box[4] + j * width
-        start, n = (row + begin) * n_atoms, (min(begin + width, box[5]) - begin) * n_atoms
+    for j in range(max(low - box[4], 0) // piece, (min(high, box[5]) - box[4] + piece - 1) // piece):
+        begin = box[4] + j * piece
+        start, n = (row + begin) * n_atoms, (min(begin + piece, box[5]) - begin) * n_atoms
         best[i + j] = largest_excess(q, start, limit, start if varied else 0, n, positive)
 
 
 @part
-def _locate(q, limit, varied, positive, shape, width, box, n_atoms, pieces, run, largest):
+def _locate(q, limit, varied, positive, shape, piece, box, n_atoms, pieces, run, largest):
     """The first entry of a piece of a row that has its largest step."""
     n1 = box[3] - box[2]
-    low = box[4] + run % pieces * width
-    high = min(low + width, box[5])
+    low = box[4] + run % pieces * piece
+    high = min(low + piece, box[5])
     r1 = box[2] + run // pieces % n1
     r0 = box[0] + run // (pieces * n1)
     start = ((r0 * shape[1] + r1) * shape[2] + low) * n_atoms
@@ -339,7 +349,7 @@ def _locate(q, limit, varied, positive, shape, width, box, n_atoms, pieces, run,
 
 @part
 def _spread(
-    change, atom, u0, u1, u2, q, rows, limit, varied, positive, wraps, shape, support, width, box, pieces, n_atoms, best
+    change, atom, u0, u1, u2, q, rows, limit, varied, positive, wraps, shape, support, piece, box, pieces, n_atoms, best
 ):
     """q += change * interactions of the atom, around its position; its rows are looked at while in the cache."""
     w0, w1, w2 = 2 * support[0] - 1, 2 * support[1] - 1, 2 * support[2] - 1
@@ -365,7 +375,7 @@ def _spread(
                 low = low % shape[2]
                 n = min(w2 - done, shape[2] - low)
                 add_run(change, rows, source + done * n_atoms, n * n_atoms, q, (row + low) * n_atoms)
-                _look(r0, r1, low, low + n, q, limit, varied, positive, shape, width, box, pieces, n_atoms, best)
+                _look(r0, r1, low, low + n, q, limit, varied, positive, shape, piece, box, pieces, n_atoms, best)
                 done += n
 
 
@@ -400,26 +410,24 @@ def _reach(u, n, length, n_segments, wraps, homes, offset):
 
 
 @kernel
-def largest_ratios(starts, q, limit, varied, positive, n_atoms, width, out):
-    """out[i] = the largest |correlation| / limit from position starts[i] to starts[i + 1]."""
-    for i in range(starts.shape[0] - 1):
-        largest = 0.0
-        for low in range(starts[i], starts[i + 1], width):
-            start, n = low * n_atoms, (min(low + width, starts[i + 1]) - low) * n_atoms
-            largest = max(largest, largest_ratio(q, start, limit, start if varied else 0, n, positive))
-        out[i] = largest
+def top_ratio(start, end, q, limit, varied, positive, n_atoms, piece):
+    """The largest correlation over its penalty from one position to another; parameters as in `descend`."""
+    largest = q.dtype.type(0)
+    for low in range(start, end, piece):
+        at, n = low * n_atoms, (min(low + piece, end) - low) * n_atoms
+        largest = max(largest, largest_ratio(q, at, limit, at if varied else 0, n, positive))
+    return largest
 
 
 @kernel
-def add_atoms(index, value, atoms, n_atoms, wraps, shape, signal_shape, support, signal):
+def add_atoms(index, value, atoms, n_atoms, shape, signal_shape, support, signal):
     """signal += sum of value * atom at its position.
 
     Parameters
     ----------
     index, value : (n,) arrays: entries of (positions, atoms), atoms fastest
     atoms : (K * C * l,) array
-    wraps : bool
-    shape, signal_shape, support : (3,) int64 arrays
+    shape, signal_shape, support : (3,) int64 arrays; atoms that reach beyond the signal's end wrap around
     signal : (C * N,) array, in and out
     """
     taps, samples = support[0] * support[1] * support[2], signal_shape[0] * signal_shape[1] * signal_shape[2]
@@ -440,3 +448,132 @@ def add_atoms(index, value, atoms, n_atoms, wraps, shape, signal_shape, support,
                     add_run(value[i], atoms, source, n, signal, row + u2)
                     if n < support[2]:
                         add_run(value[i], atoms, source + n, support[2] - n, signal, row)
+
+
+def _over_window(add):
+    """The intrinsic image[window] += factor * taps over rows of whole vectors, or the sum of taps * image[window]."""
+
+    def over_window(typingctx, factor, taps, taps_start, n_rows, n_vectors, image, start, stride):
+        index = types.intp
+        sig = image.dtype(image.dtype, taps, index, index, index, image, index, index)
+
+        def codegen(context, builder, sig, args):
+            v = _Pass(context, builder, sig.args[5].dtype)
+            taps_, image_ = v.array(sig.args[1], args[1]), v.array(sig.args[5], args[5])
+            c = v.splat(args[0])
+            taps_start, n_rows, n_vectors, start, stride = args[2], args[3], args[4], args[6], args[7]
+            width = builder.mul(n_vectors, v.size(v.lanes))
+            total = cgutils.alloca_once_value(builder, v.constant(0.0))
+            with cgutils.for_range(builder, n_rows) as row:
+                source = builder.add(taps_start, builder.mul(row.index, width))
+                target = builder.add(start, builder.mul(row.index, stride))
+                with cgutils.for_range(builder, n_vectors) as vector:
+                    offset = builder.mul(vector.index, v.size(v.lanes))
+                    x = v.load(taps_.data, builder.add(source, offset))
+                    y = v.load(image_.data, builder.add(target, offset))
+                    if add:
+                        v.store(v.call("fma", c, x, y), image_.data, builder.add(target, offset))
+                    else:
+                        builder.store(v.call("fma", x, y, builder.load(total)), total)
+            value, lanes = builder.load(total), v.lanes
+            while lanes > 1:
+                lanes //= 2
+                none = ir.Constant(value.type, ir.Undefined)
+                halves = [ir.Constant(ir.VectorType(_I32, lanes), list(range(a, a + lanes))) for a in (0, lanes)]
+                low, high = (builder.shuffle_vector(value, none, half) for half in halves)
+                value = builder.fadd(low, high)
+            return builder.extract_element(value, ir.Constant(_I32, 0))
+
+        return sig, codegen
+
+    return intrinsic(over_window)
+
+
+_add_window = _over_window(add=True)
+_sum_window = _over_window(add=False)
+
+
+@kernel
+def settle(
+    stripes, atoms, width, positive, shape, signal_shape, support, members, member_starts, first, count,
+    corner, source, value, bar, residual, moved,
+):  # fmt: skip
+    """One sweep of coordinate descent over the non-zeros of some stripes; only the residual is kept up to date.
+
+    Parameters
+    ----------
+    stripes : (s,) int64 array, the stripes to work on; no two of them next to each other
+    atoms : (K * C * L0 * L1 * width,) array, atoms of norm 1, rows filled up with 0 to whole vectors
+    width : int, a multiple of the numbers in 64 bytes
+    positive, shape, support, members, member_starts, first, count, value, bar : as in `descend`
+    signal_shape : (3,) int64 array
+    corner : list of the segments: the sample s under entry 0 of the atom, or -1 - s where not all `width` samples
+        from it on, in every row of the atom, are in the signal
+    source : list of the segments: where the atom starts in `atoms`
+    residual : (C * N,) array, in and out
+    moved : array of length stripes, out: the largest step
+    """
+    n_channels = residual.shape[0] // (signal_shape[0] * signal_shape[1] * signal_shape[2])
+    for i in range(stripes.shape[0]):
+        stripe = stripes[i]
+        largest = residual.dtype.type(0)
+        for m in range(member_starts[stripe], member_starts[stripe + 1]):
+            s = members[m]
+            for a in range(first[s], first[s] + count[s]):
+                z = value[a]
+                total = _over_signal(
+                    z, corner[a], source[a], True, atoms, width, shape, signal_shape, support, n_channels, residual
+                )
+                new = soft_threshold(total + z, bar[a], positive)
+                if new != z:
+                    _over_signal(
+                        z - new, corner[a], source[a], False, atoms, width, shape, signal_shape, support, n_channels,
+                        residual,
+                    )  # fmt: skip
+                    largest = max(largest, abs(new - z))
+                    value[a] = new
+        moved[stripe] = largest
+
+
+@part
+def _over_signal(factor, corner, source, look, atoms, width, shape, signal_shape, support, n_channels, residual):
+    """Correlation of the residual with the atom that starts at `source`, or residual += factor * atom."""
+    lanes = np.int64(64 // atoms.itemsize)
+    plane, area = support[1] * width, signal_shape[1] * signal_shape[2]
+    total = residual.dtype.type(0)
+    if corner >= 0:
+        for c in range(n_channels):
+            for l0 in range(support[0]):
+                start = corner + (c * signal_shape[0] + l0) * area
+                if look:
+                    total += _sum_window(
+                        factor, atoms, source, support[1], width // lanes, residual, start, signal_shape[2]
+                    )
+                else:
+                    _add_window(factor, atoms, source, support[1], width // lanes, residual, start, signal_shape[2])
+                source += plane
+        return total
+    position = -1 - corner
+    u2 = position % signal_shape[2]
+    u1 = position // signal_shape[2] % signal_shape[1]
+    u0 = position // area
+    n = min(support[2], signal_shape[2] - u2)
+    for c in range(n_channels):
+        for l0 in range(support[0]):
+            for l1 in range(support[1]):
+                row = c * signal_shape[0] + (u0 + l0) % signal_shape[0]
+                row = (row * signal_shape[1] + (u1 + l1) % signal_shape[1]) * signal_shape[2]
+                taps = atoms[source + l1 * width : source + l1 * width + support[2]]
+                here, there = residual[row + u2 : row + u2 + n], residual[row : row + support[2] - n]
+                if look:
+                    for e in range(n):
+                        total += taps[e] * here[e]
+                    for e in range(support[2] - n):
+                        total += taps[n + e] * there[e]
+                else:
+                    for e in range(n):
+                        here[e] += factor * taps[e]
+                    for e in range(support[2] - n):
+                        there[e] += factor * taps[n + e]
+            source += plane
+    return total
