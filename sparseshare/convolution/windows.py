@@ -31,6 +31,10 @@ class Windows:
         W^2.
     positions, extents, support : (3,) int64 arrays
         Sizes of maps, signals and atoms.
+    offset : (3,) int64 array
+        Sample under entry 0 of an atom at position 0.
+    n_cells : (3,) int64 array
+        Cells along every axis: boxes of positions no shorter than atoms, so that atoms meet in neighbouring ones only.
     wraps : bool
     """
 
@@ -45,8 +49,8 @@ class Windows:
         self.extents = np.array(fill + geometry.signal_shape, np.int64)
         self.support = np.array(fill + geometry.support, np.int64)
         self.wraps, self._clips = geometry.boundary == "circular", geometry.boundary == "valid"
-        self._offset = np.array((0,) * len(fill) + geometry.offset, np.int64)
-        self._n_cells = np.maximum(self.positions // self.support, 1)
+        self.offset = np.array((0,) * len(fill) + geometry.offset, np.int64)
+        self.n_cells = np.maximum(self.positions // self.support, 1)
         self._norms2 = (self.atoms**2).sum(axis=(1, 2, 3, 4))
         self._kernels = kernels_for("cpu", "atom_windows")
         plain = self.weight is None and not self._clips
@@ -62,7 +66,12 @@ class Windows:
         """Signal, atom and corner (sample under entry 0) of coordinates, as (n,), (n,) and (n, 3) int64 arrays."""
         signals, rest = np.divmod(coordinates, len(self.atoms) * prod(self.positions))
         atom_of, *positions = np.unravel_index(rest, (len(self.atoms), *self.positions))
-        return signals, atom_of.astype(np.int64, copy=False), np.stack(positions, axis=1) + self._offset
+        return signals, atom_of.astype(np.int64, copy=False), np.stack(positions, axis=1) + self.offset
+
+    def join(self, signals, atom_of, corners):
+        """The opposite of `split`; what is not on the maps is clipped."""
+        places = signals, atom_of, *(corners - self.offset).T
+        return np.ravel_multi_index(places, (len(self.signal), len(self.atoms), *self.positions), mode="clip")
 
     def residual(self, coordinates, values):
         """x - D z.
@@ -119,9 +128,9 @@ class Windows:
         signals, atom_of, corners = self.split(coordinates)
         cells = self._cells(corners)
         n_groups = 1 if self.width > 1 else len(self.signal)
-        cell_starts = np.searchsorted(self._cell_numbers(signals, cells), np.arange(n_groups * prod(self._n_cells) + 1))
+        cell_starts = np.searchsorted(self._cell_numbers(signals, cells), np.arange(n_groups * prod(self.n_cells) + 1))
         cells = np.column_stack([signals, cells])
-        place = corners, cells, cell_starts, self._n_cells, self.support, self.extents, self.wraps
+        place = corners, cells, cell_starts, self.n_cells, self.support, self.extents, self.wraps
         kernels = kernels_for("cpu", "working_set")
         starts = np.zeros(len(coordinates) + 1, np.int64)
         kernels.count_overlaps(*place, starts[1:])
@@ -134,10 +143,10 @@ class Windows:
         return starts, neighbours, overlaps
 
     def _cells(self, corners):
-        return np.minimum((corners - self._offset) // self.support, self._n_cells - 1)
+        return np.minimum((corners - self.offset) // self.support, self.n_cells - 1)
 
     def _cell_numbers(self, signals, cells):
-        return np.ravel_multi_index((signals, *cells.T), (len(self.signal), *self._n_cells))
+        return np.ravel_multi_index((signals, *cells.T), (len(self.signal), *self.n_cells))
 
 
 def _on_three_axes(array, fill):

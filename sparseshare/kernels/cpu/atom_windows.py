@@ -1,11 +1,9 @@
 """Atoms laid on a signal at single positions: correlations, sums and overlaps over their windows, for sparse codes.
 
 Everything has three axes, the first ones of length 1 where a signal has fewer. A coordinate is an atom and a *corner*,
-the sample its entry 0 lies on, negative where it sticks out before the signal. What sticks out after the end is cut off,
-or wraps around. Sums are taken in float64.
+the sample its entry 0 lies on, negative where it sticks out before the signal. What sticks out after the end is cut
+off, or wraps around. Sums are taken in float64.
 """
-
-import numpy as np
 
 from .jit import kernel, part
 
