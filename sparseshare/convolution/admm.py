@@ -99,7 +99,7 @@ class _Splitting:
 
     def __init__(self, problem, start, n_threads):
         self.problem, self.n_threads, self.n_iter = problem, n_threads, 0
-        self.kernels = kernels_for("cpu", "splitting")
+        self.kernels, self.products = kernels_for("cpu", "splitting"), kernels_for("cpu", "spectra")
         geometry, operator = problem.geometry, problem.operator
         self.grid, self.axes = geometry.grid, tuple(range(-geometry.n_axes, 0))
         self.inside = tuple(slice(n) for n in geometry.positions)
@@ -173,7 +173,7 @@ class _Splitting:
             for some in chunks[lane::lanes]:
                 n, k = some.stop - some.start, some.start
                 spectra = np.empty((len(y), n, change.shape[-1]), change.dtype)
-                self.kernels.correlate_spectra(change, self.atoms, k, spectra)
+                self.products.correlate_spectra(change, self.atoms, k, spectra)
                 if self._is_rough(k):
                     self.rough.finish(k, spectra)
                 step = self._back(spectra.reshape(len(y), n, *half)).reshape(len(y), n, -1)
@@ -237,7 +237,7 @@ class _Splitting:
         spectra = self._transform(maps.reshape(*maps.shape[:2], *self.grid)).reshape(*maps.shape[:2], -1)
         if self._is_rough(first):
             self.rough.begin(first, spectra)
-        self.kernels.add_synthesis(spectra, self.atoms, first, total)
+        self.products.add_synthesis(spectra, self.atoms, first, total)
 
     def _is_rough(self, k):
         return self.rough is not None and k in self.rough.smoothness

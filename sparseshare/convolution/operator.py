@@ -6,7 +6,11 @@ from math import prod
 import numpy as np
 from scipy import fft
 
-_CHUNK = 2**17  # samples transformed at once: their spectra stay in the cache, and memory stays at that of the maps
+from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.threads import run_in_threads
+
+_CHUNK = 2**16  # samples transformed at once: their spectra stay in the cache, and memory stays at that of the maps
+_LANES = 8  # sums over atoms, added up in this order whatever the number of threads
 _FREQUENCIES = 2**12  # whose Gram matrices are decomposed at once
 
 
@@ -19,7 +23,7 @@ class Convolution:
         float32 or float64; the operator computes in that precision.
     geometry : Geometry
     n_threads : int, default=1
-        Threads of a transform; results do not depend on it.
+        Threads, an atom or a few each; results do not depend on it.
 
     Attributes
     ----------
@@ -63,7 +67,7 @@ class Convolution:
         eigenvectors : complex ndarray of shape (n_channels, n_channels, n_frequencies), or None for one channel
             `[c, i]` is channel c of eigenvector i.
         """
-        return eigen_of_channels(self.spectra.reshape(*self.spectra.shape[:2], -1))
+        return eigen_of_channels(self._flat_spectra)
 
     def synthesize(self, maps):
         """D z.
@@ -76,11 +80,18 @@ class Convolution:
         -------
         ndarray of shape (n_signals, n_channels, *signal_shape)
         """
-        total = None
-        for some in self._chunks(len(maps)):
-            spectra = self._transform(maps[:, some])
-            part = np.einsum("jk...,kc...->jc...", spectra, self.spectra[some])
-            total = part if total is None else np.add(total, part, out=total)
+        add, atoms, half = self._kernels.add_synthesis, self._flat_spectra, self.spectra.shape[2:]
+        chunks = self._chunks(len(maps))
+        lanes = max(1, min(_LANES, len(chunks) // 2))
+        totals = np.zeros((lanes, len(maps), *atoms.shape[1:]), atoms.dtype)
+
+        def work(lane, _):
+            for some in chunks[lane::lanes]:
+                spectra = self._transform(maps[:, some])
+                add(spectra.reshape(*spectra.shape[:2], -1), atoms, some.start, totals[lane])
+
+        run_in_threads(work, lanes, self.n_threads)
+        total = totals.sum(axis=0).reshape(len(maps), -1, *half)
         return np.ascontiguousarray(self._back(total)[(..., *self._visible)])
 
     def correlate(self, signal):
@@ -100,21 +111,36 @@ class Convolution:
             padded[(..., *self._visible)] = signal
             signal = padded
         spectrum = self._transform(signal)
+        spectrum, half = spectrum.reshape(*spectrum.shape[:2], -1), spectrum.shape[2:]
         out = np.empty((len(signal), len(self.atoms), *geometry.positions), self.dtype)
-        for some in self._chunks(len(signal)):
-            part = np.einsum("jc...,kc...->jk...", spectrum, self.spectra[some].conj())
-            out[:, some] = self._back(part)[(..., *self._inside)]
+        multiply, atoms, chunks = self._kernels.correlate_spectra, self._flat_spectra, self._chunks(len(signal))
+
+        def work(chunk, _):
+            some = chunks[chunk]
+            part = np.empty((len(signal), some.stop - some.start, atoms.shape[2]), atoms.dtype)
+            multiply(spectrum, atoms, some.start, part)
+            out[:, some] = self._back(part.reshape(*part.shape[:2], *half))[(..., *self._inside)]
+
+        run_in_threads(work, len(chunks), self.n_threads)
         return out
+
+    @cached_property
+    def _flat_spectra(self):
+        return self.spectra.reshape(*self.spectra.shape[:2], -1)
+
+    @property
+    def _kernels(self):
+        return kernels_for("cpu", "spectra")
 
     def _chunks(self, n_signals):
         size = max(1, _CHUNK // (n_signals * prod(self.geometry.grid)))
-        return [slice(k, k + size) for k in range(0, len(self.atoms), size)]
+        return [slice(k, min(k + size, len(self.atoms))) for k in range(0, len(self.atoms), size)]
 
     def _transform(self, array):
-        return fft.rfftn(array, s=self.geometry.grid, axes=self._axes, workers=self.n_threads)
+        return fft.rfftn(array, s=self.geometry.grid, axes=self._axes)
 
     def _back(self, spectrum):
-        return fft.irfftn(spectrum, s=self.geometry.grid, axes=self._axes, workers=self.n_threads, overwrite_x=True)
+        return fft.irfftn(spectrum, s=self.geometry.grid, axes=self._axes, overwrite_x=True)
 
 
 def eigen_of_channels(spectra, gains=None):

@@ -266,9 +266,14 @@ def _add(x, factor, y):
 
 
 def _inner(x, y):
+    """<x, y> in float64."""
     if x.dtype == np.float64:
         return float(np.vdot(x, y))
-    return float(np.einsum("i,i->", x.reshape(-1), y.reshape(-1), dtype=np.float64))
+    x, y, total = x.reshape(-1), y.reshape(-1), 0.0
+    for first in range(0, len(x), _BLOCK):
+        some = slice(first, first + _BLOCK)
+        total += float(np.dot(x[some].astype(np.float64), y[some].astype(np.float64)))
+    return total
 
 
 def _squared_norm(x):

@@ -1,7 +1,6 @@
-"""Steps of ADMM for convolutional coding: sums over atoms in the frequency domain, thresholds and multipliers.
+"""Steps of ADMM for convolutional coding: thresholds and multipliers, in one pass over the maps.
 
-Maps are (J, K, P) arrays, J signals, K atoms and P grid points; spectra are (J, K, F) and (K, C, F), C channels.
-Blocks of atoms start at atom `first` of the whole.
+Maps are (J, K, P) arrays, J signals, K atoms and P grid points. Blocks of atoms start at atom `first` of the whole.
 """
 
 from math import sqrt
@@ -9,30 +8,6 @@ from math import sqrt
 from .jit import kernel
 
 N_SUMS = 5
-
-
-@kernel
-def add_synthesis(spectra, atoms, first, total):
-    """total[j, c] += sum_k atoms[first + k, c] spectra[j, k]."""
-    n_signals, n_atoms, n_frequencies = spectra.shape
-    for j in range(n_signals):
-        for k in range(n_atoms):
-            for c in range(atoms.shape[1]):
-                for f in range(n_frequencies):
-                    total[j, c, f] += atoms[first + k, c, f] * spectra[j, k, f]
-
-
-@kernel
-def correlate_spectra(signal, atoms, first, out):
-    """out[j, k] = sum_c conj(atoms[first + k, c]) signal[j, c]."""
-    n_signals, n_atoms, n_frequencies = out.shape
-    for j in range(n_signals):
-        for k in range(n_atoms):
-            for f in range(n_frequencies):
-                out[j, k, f] = atoms[first + k, 0, f].conjugate() * signal[j, 0, f]
-            for c in range(1, atoms.shape[1]):
-                for f in range(n_frequencies):
-                    out[j, k, f] += atoms[first + k, c, f].conjugate() * signal[j, c, f]
 
 
 @kernel
