@@ -33,6 +33,8 @@ def check_atoms(atoms, *, name="atoms"):
     except ValueError as error:
         raise ValueError(f"{name} must be an array of numbers: {error}") from error
     check_kind(atoms, name)
+    if atoms.ndim > 1 and len(atoms) == 0:
+        raise ValueError(f"{name} has no atoms: its shape is {atoms.shape}, n_components must be at least 1")
     if not 2 <= atoms.ndim <= 5 or atoms.size == 0:
         raise ValueError(
             f"{name} must have the shape (n_components, *atom_shape[, n_channels]) with 1 to 3 axes of atom_shape and "

@@ -227,7 +227,7 @@ def check_atoms_and_signals(atoms, X, *, channels="auto", mask=None, image_shape
         if any(length > samples for length, samples in zip(support, shape, strict=True)):
             columns = f" (n_features = {shape[0]})" if n_axes == 1 else ""
             raise ValueError(
-                f"atoms of shape {support} are larger than signal {number}, whose shape is {shape}{columns}"
+                f"atoms of shape {support} are larger than the signal: number {number} of shape {shape}{columns}"
             )
     return atoms_inside(atoms, n_channels, signals.dtype), signals
 
@@ -263,7 +263,10 @@ def _check_stacked(array, n_axes, image_shape, name):
             f"{'' if n_axes == 1 else ' or hold flat rows'}; got {array.shape}"
         )
     if 0 in array.shape:
-        raise ValueError(f"{name} has no signals, or signals without samples: its shape is {array.shape}")
+        what = "sample" if len(array) == 0 else "feature"
+        raise ValueError(
+            f"Found array with 0 {what}(s) (shape={array.shape}) while a minimum of 1 is required by {name}."
+        )
     if image_shape is not None and array.shape[1:] != image_shape:
         raise ValueError(f"{name} has signals of shape {array.shape[1:]}, image_shape asks for {image_shape}")
 
