@@ -1,6 +1,7 @@
 """Deep networks whose activations are thresholded and whose weights are shared."""
 
 from .compression import cluster, prune, quantize
+from .convolutional import AvgPool, Conv, MaxPool
 from .estimators import DeepSparseClassifier, DeepSparseRegressor
 from .layers import Dense, Dropout, Flatten
 from .model import Network
@@ -8,11 +9,14 @@ from .report import parameter_report
 from .sharing import circulant, clustered, hashed, shared, tied, toeplitz
 
 __all__ = [
+    "AvgPool",
+    "Conv",
     "DeepSparseClassifier",
     "DeepSparseRegressor",
     "Dense",
     "Dropout",
     "Flatten",
+    "MaxPool",
     "Network",
     "circulant",
     "cluster",

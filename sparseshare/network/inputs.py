@@ -8,6 +8,7 @@ from sklearn.utils.validation import validate_data
 
 from sparseshare.validation import check_image_shape, check_kind, compute_dtype
 
+from .convolutional import Conv, MaxPool
 from .layers import Dense, Flatten
 
 _LARGE, _SMALL = 12, 6  # pixels: two convolutions and poolings, or one
@@ -112,8 +113,6 @@ def default_layers(shape):
     -------
     list of Layer
     """
-    from .convolutional import Conv, MaxPool
-
     if len(shape) < 3 or min(shape[:2]) < _SMALL:
         return [Flatten(), Dense(128)] if len(shape) > 1 else [Dense(128)]
     if min(shape[:2]) < _LARGE:

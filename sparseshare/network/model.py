@@ -1,23 +1,9 @@
 """Layers connected one after the other."""
 
-from collections import Counter
-
 import numpy as np
 
 from .layers import Builder, Layer
-
-
-class _NetworkBuilder(Builder):
-    """Knows which weights of a layer are asked for: a recurrent layer has several, and each is tied to its like."""
-
-    def begin(self):
-        """The next layer begins."""
-        self._asked = Counter()
-
-    def place(self, layer, kind):
-        """How many of a kind the layer has asked for before."""
-        self._asked[kind] += 1
-        return self._asked[kind] - 1
+from .sharing import one_line
 
 
 class Network:
@@ -81,7 +67,7 @@ class Network:
         if not isinstance(random_state, np.random.RandomState):
             random_state = np.random.RandomState(random_state)
         self.dtype = np.dtype(dtype)
-        builder = _NetworkBuilder(
+        builder = Builder(
             self.dtype,
             random_state,
             activation=activation,
@@ -97,12 +83,15 @@ class Network:
                     f"The 'layers' parameter must be a list of layers of sparseshare.network, its entry {number} is "
                     f"{layer!r}"
                 )
-            builder.begin()
             try:
                 node = layer.connect(shape, builder)
             except ValueError as reason:
-                before = f"layer {number - 1}, {layers[number - 1]!r}, whose output" if number else "an input that"
-                raise ValueError(f"layer {number}, {layer!r}, after {before} has shape {shape}: {reason}") from reason
+                before = (
+                    f"layer {number - 1}, {one_line(layers[number - 1])}, whose output" if number else "an input that"
+                )
+                raise ValueError(
+                    f"layer {number}, {one_line(layer)}, after {before} has the shape {shape}: {reason}"
+                ) from reason
             self.nodes.append(node)
             self.input_shapes.append(shape)
             shape = node.output_shape

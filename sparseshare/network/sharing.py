@@ -176,7 +176,9 @@ class circulant(SharingRule):
     def parameter(self, first, layer, builder, options):
         """See `SharingRule`."""
         if first.ndim != 2:
-            raise ValueError(f"circulant() is for matrices of weights, those of {layer!r} have the shape {first.shape}")
+            raise ValueError(
+                f"circulant() is for matrices of weights, those of {one_line(layer)} have the shape {first.shape}"
+            )
         pattern = Circulant(first.shape)
         return Parameter(first.ravel()[: pattern.n_values].copy(), pattern, step=1 / sqrt(min(first.shape)), **options)
 
@@ -248,8 +250,8 @@ class toeplitz(SharingRule):
         n_inputs, n_positions = int(np.prod(self.input_shape)), int(np.prod(positions))
         if len(shape) != 2 or shape[0] != n_inputs or shape[1] % n_positions:
             raise ValueError(
-                f"{self!r} makes weights of shape ({n_inputs}, {n_positions} * number of filters), those of {layer!r} "
-                f"have the shape {shape}"
+                f"{one_line(self)} makes weights of shape ({n_inputs}, {n_positions} * number of filters), those of "
+                f"{one_line(layer)} have the shape {shape}"
             )
         return Toeplitz(self.input_shape, *self._axes(), self.padding, shape[1] // n_positions)
 
@@ -279,7 +281,7 @@ class shared(SharingRule):
             raise ValueError(f"The 'index' parameter of shared must hold integers, got dtype {index.dtype}")
         if index.shape != first.shape:
             raise ValueError(
-                f"The 'index' parameter of shared has the shape {index.shape}, the weights of {layer!r} have "
+                f"The 'index' parameter of shared has the shape {index.shape}, the weights of {one_line(layer)} have "
                 f"{first.shape}"
             )
         if index.min() < -1 or index.max() < 0:
@@ -337,14 +339,13 @@ class tied(SharingRule):
         if not isinstance(self.name, str):
             raise ValueError(f"The 'name' parameter of tied must be a string, got {self.name!r}")
         # A recurrent layer has several weights: the first are tied to the first, the second to the second.
-        place = builder.place(layer, kind) if hasattr(builder, "place") else 0
-        key = (self.name, kind, place)
+        key = (self.name, kind, builder.place(layer, kind))
         if key not in builder.tied:
             builder.tied[key] = make(), layer
         parameter, other = builder.tied[key]
         if parameter.shape != shape:
             raise ValueError(
-                f"{other!r} and {layer!r} are tied by {self.name!r}, but their {kind} have the shapes "
+                f"{one_line(other)} and {one_line(layer)} are tied by {self.name!r}, but their {kind} have the shapes "
                 f"{parameter.shape} and {shape}"
             )
         return parameter
@@ -373,3 +374,8 @@ def _fits(rule, n_values, size):
 
 def _density(pattern):
     return max(np.count_nonzero(pattern.index() >= 0), 1) / np.prod(pattern.shape)
+
+
+def one_line(layer):
+    """A layer or a rule as it prints, for messages."""
+    return " ".join(repr(layer).split())
