@@ -1,3 +1,7 @@
 """Sparse coding with atoms shared over all positions of a signal, an image or a volume."""
 
-__all__ = []
+from .coder import ConvSparseCoder
+from .encode import conv_sparse_encode
+from .learner import ConvDictionaryLearning
+
+__all__ = ["ConvDictionaryLearning", "ConvSparseCoder", "conv_sparse_encode"]

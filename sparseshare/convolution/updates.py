@@ -1,6 +1,6 @@
 """Atoms for given statistics: the quadratic function they stand for, what atoms may be, and its projected descent."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import fft
@@ -14,8 +14,8 @@ _GROWTH = 1.5  # of the step's inverse after a refusal
 class AtomObjective:
     """F(D) = 0.5 |x - D z|^2 as a function of the atoms, from statistics alone, and its gradient.
 
-    The gradient is a convolution of the atoms with phi (Dupré la Tour et al. 2018, equation 9), taken here by transforms
-    on a grid as small as phi.
+    The gradient is a convolution of the atoms with phi (Dupré la Tour et al. 2018, section 3.2), taken here by
+    transforms on a grid as small as phi.
 
     Parameters
     ----------
@@ -83,6 +83,8 @@ class AtomForm:
     rank1 : bool, default=False
         Every atom is u v', a pattern over the channels times a pattern over the support, both within the constraint's
         norm.
+    n_fixed : int, default=0
+        The first atoms stay what they are, whatever that is.
 
     Raises
     ------
@@ -93,11 +95,14 @@ class AtomForm:
     support: tuple
     supports: tuple | None = None
     rank1: bool = False
+    n_fixed: int = 0
     _groups: dict = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self):
         if self.constraint.l1_budget is not None:
             raise ValueError("shared atoms know no l1 budget")
+        if self.rank1 and self.n_fixed:
+            raise ValueError("rank1 knows no fixed atoms")
         groups = {}
         if self.supports is not None and set(self.supports) != {self.support}:
             for k, shape in enumerate(self.supports):
@@ -113,7 +118,20 @@ class AtomForm:
         """
         if self.rank1:
             return join(*self.factors(atoms))
-        return self._by_support(atoms, self.constraint.project)
+        projected = self._by_support(atoms, self.constraint.project)
+        projected[: self.n_fixed] = atoms[: self.n_fixed]
+        return projected
+
+    def movable(self, objective):
+        """Which atoms an update moves: those that are used enough, and not fixed."""
+        movable = objective.curvatures > LEAST_MASS * objective.curvatures.max(initial=0)
+        movable[: self.n_fixed] = False
+        return movable
+
+    def of(self, members):
+        """The form of some of the atoms."""
+        supports = None if self.supports is None else tuple(self.supports[k] for k in members)
+        return replace(self, supports=supports, n_fixed=0)
 
     def factors(self, atoms):
         """Patterns u (n_components, n_channels) and v (n_components, *support) of the nearest matrices of rank 1."""
@@ -174,7 +192,7 @@ def update_atoms(atoms, objective, form, *, max_iter=50, tol=1e-3):
     """
     if form.rank1:
         return _update_factors(atoms, objective, form, max_iter, tol)
-    used = objective.curvatures > LEAST_MASS * objective.curvatures.max(initial=0)
+    used = form.movable(objective)
     if not used.any():
         return atoms
     spread = _spread(np.where(used, objective.curvatures, 1), atoms.ndim)
@@ -212,7 +230,7 @@ def update_atoms(atoms, objective, form, *, max_iter=50, tol=1e-3):
 
 def _update_factors(atoms, objective, form, max_iter, tol):
     """Patterns over the channels and over the support in turns (Dupré la Tour et al. 2018, section 3.2)."""
-    used = objective.curvatures > LEAST_MASS * objective.curvatures.max(initial=0)
+    used = form.movable(objective)
     u, v = form.factors(np.asarray(atoms, dtype=np.float64))
     current = join(u, v)
     applied = objective.apply(current)
