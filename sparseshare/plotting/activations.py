@@ -24,7 +24,7 @@ from .style import (
 
 _CELLS = 160  # of a picture of codes along each side: more than that and single codes are lost
 _SPOTS = 48  # of a map with few activations, so that each is large enough to be seen
-_FEW = 0.04  # share of places
+_FEW = 0.06  # share of places
 
 
 class ActivationsDisplay:

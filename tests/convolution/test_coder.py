@@ -1,5 +1,7 @@
 """ConvSparseCoder: maps and pooled rows of every form of signals, and back, against plain versions of both."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.signal import convolve
 from scipy.sparse import csr_array, issparse
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -345,3 +347,23 @@ def test_a_grid_finer_than_the_map(rng):
     X, atoms = problem(rng)
     with pytest.raises(ValueError, match="a grid of 9x9 cells is finer than the map of 8x9 positions"):
         ConvSparseCoder(atoms, pool_grid=9).fit_transform(X)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pickles_carry_a_version(rng, form, monkeypatch):
+    X, atoms = problem(rng, 2, form)
+    coder = ConvSparseCoder(atoms, alpha=0.5).fit(X)
+    stored = pickle.dumps(coder)
+    assert_array_equal(pickle.loads(stored).transform(X), coder.transform(X))
+    monkeypatch.setattr("sparseshare.version.__version__", "999.0")
+    with pytest.warns(InconsistentVersionWarning, match="999.0"):
+        pickle.loads(stored)
+
+
+def test_skops_round_trip(rng):
+    skops = pytest.importorskip("skops.io")
+    X, atoms = problem(rng)
+    coder = ConvSparseCoder(atoms, alpha=0.5, alpha_relative=True).fit(X)
+    stored = skops.dumps(coder)
+    loaded = skops.loads(stored, trusted=skops.get_untrusted_types(data=stored))
+    assert_array_equal(loaded.transform(X), coder.transform(X))
