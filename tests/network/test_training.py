@@ -20,9 +20,9 @@ def samples():
     return make_classification(300, 8, n_informative=6, n_classes=3, random_state=0)
 
 
-def classifier(layers=(Dense(16),), **options):
+def classifier(layers=None, **options):
     options = {"max_iter": 5, "n_iter_no_change": None, "random_state": 0, "learning_rate": 0.01, **options}
-    return DeepSparseClassifier(list(layers), **options)
+    return DeepSparseClassifier([Dense(16)] if layers is None else layers, **options)
 
 
 def weights_of(estimator):
