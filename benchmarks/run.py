@@ -24,7 +24,13 @@ def main():
     parser.add_argument("rows", nargs="*", metavar="row", help=f"one or more of {', '.join(ROWS)}; none means all")
     parser.add_argument("--quick", action="store_true", help="few signals, few repeats: only to see that rows run")
     parser.add_argument("--threads", type=int, default=2, help="of every contestant (default: 2)")
-    parser.add_argument("--peers-python", metavar="FILE", help="interpreter that has the other packages installed")
+    parser.add_argument(
+        "--peers-python",
+        metavar="[PEER=]FILE",
+        action="append",
+        default=[],
+        help="interpreter that has the other packages, or this one of them, installed; may be given for each",
+    )
     parser.add_argument(
         "--data",
         metavar="FOLDER",
@@ -36,7 +42,8 @@ def main():
     unknown = set(arguments.rows) - set(ROWS)
     if unknown:
         parser.error(f"unknown rows {sorted(unknown)}: choose from {', '.join(ROWS)}")
-    settings = Settings(arguments.quick, arguments.threads, arguments.peers_python, arguments.data)
+    pythons = {peer: file for peer, _, file in (each.rpartition("=") for each in arguments.peers_python)}
+    settings = Settings(arguments.quick, arguments.threads, pythons, arguments.data)
     folder = HERE / ("output" if arguments.quick else "results")
     folder.mkdir(exist_ok=True)
 

@@ -1,6 +1,6 @@
 """How large and how often: what the command line sets for all rows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from contest import Contestant
@@ -15,15 +15,16 @@ class Settings:
     quick : bool
         A fifth of the repeats and a twentieth of the signals: to see that a row runs, not to measure.
     threads : int
-    peers_python : str or None
-        Interpreter that has the peers installed; None takes this one.
+    peers_python : dict
+        Interpreters that have the peers installed: by the name of a peer, or for all others by "". This one where
+        there is none.
     data : Path or None
         Folder of real data, see `data.py`.
     """
 
     quick: bool = False
     threads: int = 2
-    peers_python: str | None = None
+    peers_python: dict = field(default_factory=dict)
     data: Path | None = None
 
     @property
@@ -36,4 +37,5 @@ class Settings:
 
     def contestant(self, peer):
         own = peer in ("sparseshare", "floor")
-        return Contestant(peer, self.threads, None if own else self.peers_python)
+        python = None if own else self.peers_python.get(peer, self.peers_python.get(""))
+        return Contestant(peer, self.threads, python)

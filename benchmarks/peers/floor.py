@@ -1,9 +1,10 @@
-"""What no coder can do without: the product of all signals with all atoms, and moving the data."""
+"""What no coder can do without: the product of signals with atoms, or Fourier transforms, and moving the data."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from scipy import fft
 from threadpoolctl import ThreadpoolController
 from work import Work
 
@@ -44,5 +45,18 @@ def bandwidth(n_bytes, threads):
         start = time.perf_counter()
         list(pool.map(lambda share: np.copyto(*share), shares))
         return {"rate": 2 * source.nbytes / (time.perf_counter() - start)}
+
+    return Work(run)
+
+
+def transforms(shape, n_maps, dtype, threads):
+    """The real Fourier transforms of all maps, there and back: an iteration of a Fourier solver needs them."""
+    maps = np.ones((n_maps, *shape), dtype)
+    axes = tuple(range(1, maps.ndim))
+
+    def run():
+        spectra = fft.rfftn(maps, axes=axes, workers=threads)
+        fft.irfftn(spectra, shape, axes=axes, workers=threads, overwrite_x=True)
+        return {}
 
     return Work(run)

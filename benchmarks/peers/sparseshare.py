@@ -1,5 +1,7 @@
 """This package, as its users call it: defaults wherever the task does not ask for something."""
 
+import time
+
 import numpy as np
 from scipy.sparse import csr_array, vstack
 from sklearn.frozen import FrozenEstimator
@@ -7,6 +9,7 @@ from streaming import watched_learning
 from work import Work
 
 import sparseshare
+from sparseshare.convolution import ConvDictionaryLearning, conv_sparse_encode
 from sparseshare.image import SparseImageEncoder, ZCAWhitening, denoise_image
 
 
@@ -82,3 +85,74 @@ def denoise(noisy, sigma, threads):
         return {"image": image, "turns": sum(state["stage"] == "learn" for state in seen)}
 
     return Work(run)
+
+
+def conv_encode(x, atoms, threads, **options):
+    """Maps of one signal; the options are those of `conv_sparse_encode`."""
+    return Work(
+        lambda: conv_sparse_encode(x[None], atoms, n_jobs=threads, **options), rows=lambda maps: {"maps": maps[0]}
+    )
+
+
+def conv_arrays(x, atoms, threads, **options):
+    """The same, its result left as it comes: what memory is measured of."""
+    return Work(lambda: conv_sparse_encode(x[None], atoms, n_jobs=threads, **options))
+
+
+def conv_fit(images, atoms, alpha, n_iterations, threads):
+    """Learning from images, all of it."""
+
+    def run():
+        learner = ConvDictionaryLearning(
+            len(atoms), atoms.shape[1:], alpha=alpha, dict_init=atoms, max_iter=n_iterations, tol=0, n_jobs=threads
+        )
+        return learner.fit(images).components_
+
+    return Work(run)
+
+
+def conv_learn(images, atoms, alpha, n_iterations, threads):
+    """Learning, its atoms kept after every turn with the clock stopped."""
+    least = []
+
+    def run():
+        clock = _StoppedClock()
+        learner = ConvDictionaryLearning(
+            len(atoms), atoms.shape[1:], alpha=alpha, dict_init=atoms, max_iter=n_iterations, tol=0, n_jobs=threads
+        ).set_callbacks(clock)
+        clock.start()
+        learner.fit(images)
+        for i, mark in enumerate(clock.marks):
+            if i == len(least):
+                least.append(np.inf)
+            least[i] = min(least[i], mark)
+        return {"seconds": np.array(least), "dictionaries": np.array(clock.kept)}
+
+    return Work(run)
+
+
+class _StoppedClock:
+    """A callback of scikit-learn's protocol that keeps the atoms of every turn and stands still meanwhile."""
+
+    def __init__(self):
+        self.kept, self.marks, self.spent = [], [], 0.0
+
+    def start(self):
+        self.since = time.perf_counter()
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context, *, metadata=None, fitted_estimator=None):
+        if not metadata or "loss" not in metadata:
+            return
+        self.spent += time.perf_counter() - self.since
+        self.kept.append(fitted_estimator.components_)
+        self.marks.append(self.spent)
+        self.since = time.perf_counter()

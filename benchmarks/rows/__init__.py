@@ -4,6 +4,10 @@ from functools import partial
 
 import numpy as np
 
+from .convolution import conv_1d, conv_128, conv_256, conv_rgb
+from .convolution_growth import conv_growth
+from .convolution_learning import conv_learning
+from .convolution_memory import conv_learning_memory, conv_memory
 from .denoising import denoising
 from .features import encoders, features, features_error, features_memory
 from .growth import growth
@@ -46,6 +50,14 @@ ROWS = {
     "features_error": features_error,
     "features_error_1600": partial(features_error, n_components=1600, limit=0.9, known=""),
     "encoders": encoders,
+    "conv_128": conv_128,
+    "conv_256": conv_256,
+    "conv_rgb": conv_rgb,
+    "conv_1d": conv_1d,
+    "conv_learning": conv_learning,
+    "conv_memory": conv_memory,
+    "conv_learning_memory": conv_learning_memory,
+    "conv_growth": conv_growth,
 }  # fmt: skip
 
 __all__ = ["ROWS"]
