@@ -1,6 +1,7 @@
 """Sparse coding and dictionary learning as fast scikit-learn estimators."""
 
 from .coding import orthogonal_mp, orthogonal_mp_gram, sparse_encode, sparse_encode_path
+from .convolution import ConvDictionaryLearning, ConvSparseCoder, conv_sparse_encode
 from .image import (
     ContrastNormalization,
     PatchExtractor,
@@ -40,6 +41,8 @@ __all__ = [
     "ActivationsDisplay",
     "AtomsDisplay",
     "ContrastNormalization",
+    "ConvDictionaryLearning",
+    "ConvSparseCoder",
     "DictionaryLearning",
     "DictionaryLearningCV",
     "KSVD",
@@ -53,6 +56,7 @@ __all__ = [
     "SparsityPathDisplay",
     "ZCAWhitening",
     "__version__",
+    "conv_sparse_encode",
     "denoise_image",
     "dict_learning",
     "dict_learning_online",
