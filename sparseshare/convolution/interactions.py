@@ -100,7 +100,7 @@ class _Plan:
         self.atoms = np.zeros((prod(atoms.shape[1:]), columns), atoms.dtype)
         self.atoms[:, : self.n_atoms] = atoms.reshape(self.n_atoms, -1).T
         samples = np.arange(prod(signal_shape)).reshape(signal_shape)
-        self.offsets = samples[(slice(None), *(slice(length) for length in support))].reshape(-1)
+        self.offsets = samples[(slice(None), *(slice(length) for length in support))].flatten()
         along = np.arange(0, self.positions[-1], _RUN)
         rows = samples[(0, *(slice(n) for n in self.positions[:-1]), 0)].reshape(-1, 1)
         self.bases = (rows + along).reshape(-1)

@@ -238,8 +238,10 @@ class Coder:
         while self.gap > target and not settled and self.n_rounds < max_rounds:
             # The gap falls about as the bound does: no need to go much further than to the target.
             bound = max(bound * max(_FALL, min(0.5 * target / self.gap, 0.8)), least)
-            while not self.descend(bound, patience):
+            allowed = patience
+            while not self.descend(bound, allowed):
                 self.settle(_SHARE * bound)
+                allowed *= 2  # or sweeps that do not settle would go on forever
             settled = bound <= least
             self.n_rounds += 1
             self.certify()

@@ -8,16 +8,22 @@ from sparseshare.convolution.geometry import Geometry
 from sparseshare.convolution.interactions import correlations, interactions, size_of_interactions
 from sparseshare.convolution.operator import Convolution
 
-SHAPES = [((40,), (4,)), ((300,), (64,)), ((5,), (5,)), ((9, 40), (3, 4)), ((20, 7), (8, 7)), ((6, 7, 18), (2, 3, 2))]
+SHAPES = [
+    ((40,), (4,)),
+    ((300,), (64,)),
+    ((5,), (5,)),
+    ((9, 40), (3, 4)),
+    ((20, 7), (8, 7)),
+    ((6, 7, 18), (2, 3, 2)),
+    ((6, 5, 4), (3, 1, 1)),
+]
 
 
 @pytest.mark.parametrize(("signal_shape", "support"), SHAPES)
 @pytest.mark.parametrize("boundary", ["circular", "full"])
 @pytest.mark.parametrize("n_components", [1, 8, 25, 33])
 @pytest.mark.parametrize("n_channels", [1, 3])
-def test_correlations_are_the_adjoint(
-    rng, signal_shape, support, boundary, n_components, n_channels
-):
+def test_correlations_are_the_adjoint(rng, signal_shape, support, boundary, n_components, n_channels):
     geometry = Geometry(signal_shape, support, boundary)
     atoms = rng.standard_normal((n_components, n_channels, *support))
     signal = rng.standard_normal((n_channels, *signal_shape))

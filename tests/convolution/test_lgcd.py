@@ -233,7 +233,8 @@ class TestThreads:
     @pytest.mark.parametrize("boundary", ["circular", "full"])
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     @pytest.mark.parametrize(("shape", "support"), [((4000,), (6,)), ((150, 90), (5, 4)), ((40, 12, 11), (3, 2, 2))])
-    def test_codes_are_the_same_to_the_last_bit(self, boundary, dtype, shape, support):
+    def test_codes_are_the_same_to_the_last_bit(self, monkeypatch, boundary, dtype, shape, support):
+        monkeypatch.setattr(segments, "_STRIPE", 2048)
         rng = np.random.default_rng(3)
         atoms = rng.standard_normal((9, 1, *support)).astype(dtype)
         signal = rng.standard_normal((1, 1, *shape)).astype(dtype)
