@@ -123,7 +123,7 @@ class Windows:
         -------
         starts : (n + 1,) int64 array
         neighbours : (m,) int32 array
-        overlaps : (m, width) float64 array
+        overlaps : (width, m) float64 array
         """
         signals, atom_of, corners = self.split(coordinates)
         cells = self._cells(corners)
@@ -136,7 +136,7 @@ class Windows:
         kernels.count_overlaps(*place, starts[1:])
         np.cumsum(starts, out=starts)
         neighbours = np.empty(starts[-1], np.int32)
-        overlaps = np.empty((starts[-1], self.width))
+        overlaps = np.empty((self.width, starts[-1]))
         kernels.fill_overlaps(
             *place, self.atoms, atom_of, self.weight, self._table, starts[:-1].copy(), neighbours, overlaps
         )

@@ -14,8 +14,10 @@ from .windows import Windows
 
 _ROUNDS = 200
 _INNER_ROUNDS = 30
-_SHARE = 0.01  # of the largest excess outside: how exactly the working set is solved
+_SHARE = 0.03  # of the largest excess outside: how exactly the working set is solved
 _BLOCK = 0.125  # of an atom's length: a round adds at most one coordinate a block of positions
+_GROWTH = 1  # times the size of the working set: coordinates that a round may add; or if that is more
+_FEW = 2  # of them, for every box of positions of the size of an atom
 _PIECE = 2**16  # samples of the windows that are copied for one matrix product
 _ROUNDING = {4: 1e-6, 8: 1e-14}  # of a correlation, relative, by the size of the float
 
@@ -104,12 +106,14 @@ def solve(problem, *, start=None, tol=1e-9, max_iter=None, n_threads=1):
         values = np.concatenate([values, np.zeros((len(candidates), width))])
         order = windows.in_order(coordinates)
         coordinates, values = coordinates[order], values[order]
-        inside = windows.correlations(coordinates, weighted)
+        inside = windows.correlations(coordinates, weighted).T.copy()
         lasso, group = conditions.thresholds(coordinates)
+        values = values.T.copy()
         moved, _ = minimise(
-            *windows.overlaps(coordinates), windows.norms2(coordinates), lasso, group, problem.positive, tolerance,
-            _INNER_ROUNDS, inside, values,
+            *windows.overlaps(coordinates), windows.norms2(coordinates).T.copy(), lasso, group, problem.positive,
+            tolerance, _INNER_ROUNDS, inside, values,
         )  # fmt: skip
+        values = values.T.copy()
         kept = values.any(axis=1)
         coordinates, values = coordinates[kept], values[kept]
     maps = _maps(coordinates, values, problem)
@@ -131,6 +135,8 @@ class _Conditions:
             weights = np.broadcast_to(problem.weights.reshape(fill), (len(problem.atoms), *fill[1:]))
             self._thresholds = problem.alpha * np.ascontiguousarray(np.moveaxis(weights, 0, -1), np.float64)
         self._block = np.maximum((windows.support * _BLOCK).astype(np.int64), 1)
+        n_boxes = prod(-(-windows.positions // windows.support)) * len(windows.signal)
+        self._few = 4 + _FEW * n_boxes
         self._gains = 1 / np.maximum((windows.atoms**2).sum(axis=(1, 2, 3, 4)), np.finfo(float).tiny)
         self._support = problem.geometry.support
         self._matrix = np.ascontiguousarray(problem.atoms.reshape(len(problem.atoms), -1).T)
@@ -181,7 +187,7 @@ class _Conditions:
         order = np.argsort(piece_of, kind="stable")
         ends = np.searchsorted(piece_of[order], np.arange(groups * len(starts) + 1))
         values = np.zeros((groups * len(starts), 3))
-        found = [None] * (groups * len(starts))
+        found, gained = [None] * (groups * len(starts)), [None] * (groups * len(starts))
         search = kernels_for("cpu", "working_set").best_of_blocks
         blocks_across = prod(-(-windows.positions[axis] // self._block[axis]) for axis in range(4 - n_axes, 3))
 
@@ -197,23 +203,26 @@ class _Conditions:
             values[i, 2] = np.abs(some).max(initial=0.0)
             some[(slice(None), *at, k[own])] = 0
             n_blocks = -(-view.shape[1] // block) * blocks_across
-            place, atom = np.empty(n_blocks, np.int64), np.empty(n_blocks, np.int64)
+            place, atom, score = np.empty(n_blocks, np.int64), np.empty(n_blocks, np.int64), np.empty(n_blocks)
             first = np.zeros(3, np.int64)
             first[3 - n_axes] = start
             values[i, :2] = search(
                 some, self._thresholds, self._joint, self._gains, self._positive, self._block, first, self.floor,
-                place, atom,
+                place, atom, score,
             )  # fmt: skip
-            place, atom = place[place >= 0], atom[place >= 0]
+            place, atom, score = place[score > 0], atom[score > 0], score[score > 0]
             offset = start * prod(view.shape[2 : 1 + n_axes])
             n_positions = prod(windows.positions)
             found[i] = (group * len(self._gains) + atom) * n_positions + offset + place
+            gained[i] = score
 
         with single_threaded_blas:
             run_in_threads(work, groups * len(starts), self._n_threads)
         largest, worst, level = (float(value) for value in values.max(axis=0))
         self.floor = max(self.floor, _ROUNDING[self._dtype.itemsize] * level)
-        return np.concatenate(found), largest, worst
+        found, gained = np.concatenate(found), np.concatenate(gained)
+        few = max(self._few, _GROWTH * len(members))
+        return found[np.argsort(-gained, kind="stable")[:few]], largest, worst
 
     def worst(self, coordinates, inside):
         """The largest relative excess of coordinates in use."""

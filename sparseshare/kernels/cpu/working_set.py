@@ -14,7 +14,8 @@ from .jit import kernel, part
 from .thresholding import soft_threshold
 
 _SWEEPS = 6  # of coordinate descent between two Newton steps
-_NEWTON_STEPS = 12  # steps of conjugate gradients for a Newton step: this times the square root of the set's size
+_STEPS = 300  # of conjugate gradients in a Newton step
+_FORCING = 0.1, 0.01  # what they leave of the residual: while signs change, and after a step in which none did
 _HALVINGS = 8  # of a Newton step that does not descend
 _ROOT_STEPS = 60
 
@@ -51,7 +52,7 @@ def fill_overlaps(
     table : (K, 2 LA - 1, 2 LB - 1, 2 LC - 1, K) float64 array or None, inner products of atoms that lie wholly on the
         signal: of atom i and atom j `lag` further on at [i, lag + L - 1, j]; not with weights
     ends : (n,) int64 array; in: where each row starts, out: where it ends
-    neighbours, overlaps : int32 and (., B) float64 arrays, out
+    neighbours, overlaps : (m,) int32 and (B, m) float64 arrays, out
     """
     _visit_pairs(
         corners, cells, cell_starts, n_cells, support, extents, wraps, ends, atoms, atom_of, weight, table,
@@ -84,7 +85,7 @@ def _visit_pairs(
                                 at, back = ends[i], ends[j]
                                 neighbours[at], neighbours[back] = j, i
                                 one, other = atom_of[i], atom_of[j]
-                                for s in range(overlaps.shape[1]):
+                                for s in range(overlaps.shape[0]):
                                     if weight is not None:
                                         value = pair_overlap(
                                             atoms[one], atoms[other], weight[cells[i, 0] + s], corners[i], corners[j],
@@ -99,7 +100,7 @@ def _visit_pairs(
                                             atoms[one], atoms[other], None, corners[i], corners[j], shift, extents,
                                             wraps,
                                         )  # fmt: skip
-                                    overlaps[at, s], overlaps[back, s] = value, value
+                                    overlaps[s, at], overlaps[s, back] = value, value
                             ends[i] += 1
                             ends[j] += 1
 
@@ -108,75 +109,77 @@ def _visit_pairs(
 def minimise(
     starts, neighbours, overlaps, curvature, lasso, group, positive, tolerance, max_rounds, correlation, values
 ):
-    """Minimise over the working set 0.5 z'Gz - q'z + sum_i (lasso_i sum_b |z_ib| + group_i |z_i|), in place.
+    """Minimise over the working set 0.5 z'Gz - q'z + sum_i (lasso_i sum_b |z_bi| + group_i |z_i|), in place.
 
     Parameters
     ----------
-    starts, neighbours, overlaps : (n + 1,) int64, (m,) int32, (m, B) float64 arrays, G without its diagonal
-    curvature : (n, B) float64 array, the diagonal of G
+    starts, neighbours, overlaps : (n + 1,) int64, (m,) int32, (B, m) float64 arrays, G without its diagonal
+    curvature : (B, n) float64 array, the diagonal of G
     lasso, group : (n,) float64 arrays
     positive : bool, z >= 0
     tolerance : float, stop once a sweep changes no correlation of a coordinate with its own residual by more
     max_rounds : int, rounds of sweeps and a Newton step
-    correlation : (n, B) float64 array, q - G z; in and out
-    values : (n, B) float64 array, z; in and out
+    correlation : (B, n) float64 array, q - G z; in and out
+    values : (B, n) float64 array, z; in and out
 
     Returns
     -------
     float, the largest such change of the last sweep, and the number of sweeps
     """
-    n, width = values.shape
-    step, residual, direction = np.empty((n, width)), np.empty((n, width)), np.empty((n, width))
-    product, scaled = np.empty((n, width)), np.empty((n, width))
+    width, n = values.shape
+    step, residual, direction = np.empty((width, n)), np.empty((width, n)), np.empty((width, n))
+    product, scaled = np.empty((width, n)), np.empty((width, n))
     norms, block = np.empty(n), np.empty(width)
-    sweeps, moved = 0, np.inf
+    sweeps, moved, forcing = 0, np.inf, _FORCING[0]
     for _ in range(max_rounds):
         for _ in range(_SWEEPS):
             moved = _sweep(starts, neighbours, overlaps, curvature, lasso, group, positive, correlation, values, block)
             sweeps += 1
             if moved <= tolerance:
                 return moved, sweeps
-        _newton_step(
-            starts, neighbours, overlaps, curvature, lasso, group, positive, tolerance, correlation, values, norms,
-            step, residual, direction, product, scaled,
+        same_signs = _newton_step(
+            starts, neighbours, overlaps, curvature, lasso, group, positive, tolerance, forcing, correlation, values,
+            norms, step, residual, direction, product, scaled,
         )  # fmt: skip
+        forcing = _FORCING[1] if same_signs else _FORCING[0]
     return moved, sweeps
 
 
 @part
 def _sweep(starts, neighbours, overlaps, curvature, lasso, group, positive, correlation, values, block):
     """Minimise over every coordinate in turn; returns the largest change of curvature * value."""
-    n, width = values.shape
+    width, n = values.shape
     moved = 0.0
     for i in range(n):
         if width == 1:
-            h, old = curvature[i, 0], values[i, 0]
+            h, old = curvature[0, i], values[0, i]
             if h > 0:
-                new = soft_threshold(correlation[i, 0] + h * old, lasso[i], positive) / h
+                new = soft_threshold(correlation[0, i] + h * old, lasso[i], positive) / h
                 if new != old:
                     change = new - old
-                    values[i, 0] = new
-                    correlation[i, 0] -= h * change
+                    values[0, i] = new
+                    correlation[0, i] -= h * change
                     moved = max(moved, abs(h * change))
-                    for e in range(starts[i], starts[i + 1]):
-                        correlation[neighbours[e], 0] -= overlaps[e, 0] * change
+                    row, others, c = overlaps[0, starts[i] : starts[i + 1]], neighbours[starts[i] :], correlation[0]
+                    for e in range(len(row)):
+                        c[others[e]] -= row[e] * change
             else:  # no sample of its window counts
-                values[i, 0] = 0.0
+                values[0, i] = 0.0
         else:
             for b in range(width):
-                block[b] = soft_threshold(correlation[i, b] + curvature[i, b] * values[i, b], lasso[i], positive)
-            _shrink(block, curvature[i], group[i])
+                block[b] = soft_threshold(correlation[b, i] + curvature[b, i] * values[b, i], lasso[i], positive)
+            _shrink(block, curvature[:, i], group[i])
             changed = False
             for b in range(width):
-                change = block[b] - values[i, b]
-                values[i, b], block[b] = block[b], change
-                correlation[i, b] -= curvature[i, b] * change
-                moved = max(moved, abs(curvature[i, b] * change))
+                change = block[b] - values[b, i]
+                values[b, i], block[b] = block[b], change
+                correlation[b, i] -= curvature[b, i] * change
+                moved = max(moved, abs(curvature[b, i] * change))
                 changed |= change != 0
             if changed:
                 for e in range(starts[i], starts[i + 1]):
                     for b in range(width):
-                        correlation[neighbours[e], b] -= overlaps[e, b] * block[b]
+                        correlation[b, neighbours[e]] -= overlaps[b, e] * block[b]
     return moved
 
 
@@ -217,41 +220,47 @@ def _shrink(block, curvature, group):
 @part
 def _multiply(starts, neighbours, overlaps, curvature, only, vector, product):
     """product = G vector, in the rows where `only` is positive (all of them if None)."""
-    for i in range(vector.shape[0]):
-        if only is None or only[i] > 0:
-            for b in range(vector.shape[1]):
-                total = curvature[i, b] * vector[i, b]
-                for e in range(starts[i], starts[i + 1]):
-                    total += overlaps[e, b] * vector[neighbours[e], b]
-                product[i, b] = total
+    for b in range(vector.shape[0]):
+        v = vector[b]
+        for i in range(len(v)):
+            if only is None or only[i] > 0:
+                row, others = overlaps[b, starts[i] : starts[i + 1]], neighbours[starts[i] : starts[i + 1]]
+                total = curvature[b, i] * v[i]
+                for e in range(len(row)):
+                    total += row[e] * v[others[e]]
+                product[b, i] = total
 
 
 @part
 def _newton_step(
-    starts, neighbours, overlaps, curvature, lasso, group, positive, tolerance, correlation, values, norms,
+    starts, neighbours, overlaps, curvature, lasso, group, positive, tolerance, forcing, correlation, values, norms,
     step, residual, direction, product, scaled,
 ):  # fmt: skip
-    """One step on the coordinates in use, with their signs; those that would change sign are set to zero."""
-    n, width = values.shape
-    in_use = 0
+    """One step on the coordinates in use, with their signs; those that would change sign are set to zero.
+
+    Returns whether none would.
+    """
+    width, n = values.shape
+    enough = 0.0
     for i in range(n):
         norm2 = 0.0
         for b in range(width):
-            norm2 += values[i, b] * values[i, b]
-            step[i, b], residual[i, b], direction[i, b] = 0.0, 0.0, 0.0
+            norm2 += values[b, i] * values[b, i]
+            step[b, i], residual[b, i], direction[b, i] = 0.0, 0.0, 0.0
         norms[i] = sqrt(norm2)
-        in_use += norms[i] > 0
         if norms[i] > 0:
             for b in range(width):
-                v = values[i, b]
+                v = values[b, i]
                 if v != 0 or not (lasso[i] > 0 or positive):
                     sign = 1.0 if v > 0 else -1.0
-                    residual[i, b] = correlation[i, b] - (lasso[i] * sign if v != 0 else 0.0) - group[i] * v / norms[i]
+                    residual[b, i] = correlation[b, i] - (lasso[i] * sign if v != 0 else 0.0) - group[i] * v / norms[i]
+                    enough = max(enough, abs(residual[b, i]))
     energy = _precondition(curvature, lasso, group, positive, values, norms, residual, scaled)
     for i in range(n):
         for b in range(width):
-            direction[i, b] = scaled[i, b]
-    for _ in range(int(_NEWTON_STEPS * sqrt(in_use)) + _NEWTON_STEPS):
+            direction[b, i] = scaled[b, i]
+    enough = max(forcing * enough, 0.1 * tolerance)
+    for _ in range(_STEPS):
         _multiply(starts, neighbours, overlaps, curvature, norms, direction, product)
         along = 0.0
         for i in range(n):
@@ -259,30 +268,30 @@ def _newton_step(
                 if group[i] > 0:
                     inner = 0.0
                     for b in range(width):
-                        inner += values[i, b] * direction[i, b]
+                        inner += values[b, i] * direction[b, i]
                     inner /= norms[i] * norms[i]
                     for b in range(width):
-                        product[i, b] += group[i] / norms[i] * (direction[i, b] - inner * values[i, b])
+                        product[b, i] += group[i] / norms[i] * (direction[b, i] - inner * values[b, i])
                 for b in range(width):
-                    along += direction[i, b] * product[i, b]
+                    along += direction[b, i] * product[b, i]
         if not along > 1e-14 * energy:
             break
         length, largest = energy / along, 0.0
         for i in range(n):
             if norms[i] > 0:
                 for b in range(width):
-                    if values[i, b] != 0 or not (lasso[i] > 0 or positive):
-                        step[i, b] += length * direction[i, b]
-                        residual[i, b] -= length * product[i, b]
-                        largest = max(largest, abs(residual[i, b]))
-        if largest <= 0.1 * tolerance:
+                    if values[b, i] != 0 or not (lasso[i] > 0 or positive):
+                        step[b, i] += length * direction[b, i]
+                        residual[b, i] -= length * product[b, i]
+                        largest = max(largest, abs(residual[b, i]))
+        if largest <= enough:
             break
         old = energy
         energy = _precondition(curvature, lasso, group, positive, values, norms, residual, scaled)
         for i in range(n):
             for b in range(width):
-                direction[i, b] = scaled[i, b] + energy / old * direction[i, b]
-    _descend(
+                direction[b, i] = scaled[b, i] + energy / old * direction[b, i]
+    return _descend(
         starts, neighbours, overlaps, curvature, lasso, group, positive, correlation, values, step, direction, product
     )
 
@@ -291,14 +300,14 @@ def _newton_step(
 def _precondition(curvature, lasso, group, positive, values, norms, residual, scaled):
     """scaled = residual over the diagonal; returns their inner product."""
     energy = 0.0
-    for i in range(values.shape[0]):
-        for b in range(values.shape[1]):
-            scaled[i, b] = 0.0
-            if norms[i] > 0 and (values[i, b] != 0 or not (lasso[i] > 0 or positive)):
-                diagonal = curvature[i, b] + group[i] / norms[i]
+    for i in range(values.shape[1]):
+        for b in range(values.shape[0]):
+            scaled[b, i] = 0.0
+            if norms[i] > 0 and (values[b, i] != 0 or not (lasso[i] > 0 or positive)):
+                diagonal = curvature[b, i] + group[i] / norms[i]
                 if diagonal > 0:
-                    scaled[i, b] = residual[i, b] / diagonal
-                    energy += residual[i, b] * scaled[i, b]
+                    scaled[b, i] = residual[b, i] / diagonal
+                    energy += residual[b, i] * scaled[b, i]
     return energy
 
 
@@ -306,24 +315,25 @@ def _precondition(curvature, lasso, group, positive, values, norms, residual, sc
 def _descend(
     starts, neighbours, overlaps, curvature, lasso, group, positive, correlation, values, step, change, product
 ):
-    """Go along the step as far as the objective falls, halving it where it does not."""
-    n, width = values.shape
+    """Go along the step as far as the objective falls, halving it where it does not; True if all of it was gone."""
+    width, n = values.shape
     share = 1.0
     for _ in range(_HALVINGS):
+        whole = share == 1.0
         for i in range(n):
             for b in range(width):
-                old = values[i, b]
-                new = old + share * step[i, b]
+                old = values[b, i]
+                new = old + share * step[b, i]
                 if new * old < 0 and (lasso[i] > 0 or positive):
-                    new = 0.0
-                change[i, b] = new - old
+                    new, whole = 0.0, False
+                change[b, i] = new - old
         _multiply(starts, neighbours, overlaps, curvature, None, change, product)
         rise = 0.0
         for i in range(n):
             old2, new2 = 0.0, 0.0
             for b in range(width):
-                old, new = values[i, b], values[i, b] + change[i, b]
-                rise += change[i, b] * (0.5 * product[i, b] - correlation[i, b]) + lasso[i] * (abs(new) - abs(old))
+                old, new = values[b, i], values[b, i] + change[b, i]
+                rise += change[b, i] * (0.5 * product[b, i] - correlation[b, i]) + lasso[i] * (abs(new) - abs(old))
                 old2 += old * old
                 new2 += new * new
             if group[i] > 0:
@@ -331,15 +341,16 @@ def _descend(
         if rise < 0:
             for i in range(n):
                 for b in range(width):
-                    if change[i, b] != 0:
-                        values[i, b] += change[i, b]
-                    correlation[i, b] -= product[i, b]
-            return
+                    if change[b, i] != 0:
+                        values[b, i] += change[b, i]
+                    correlation[b, i] -= product[b, i]
+            return whole
         share *= 0.5
+    return False
 
 
 @kernel
-def best_of_blocks(correlations, thresholds, joint, gains, positive, block, first, floor, places, atoms):
+def best_of_blocks(correlations, thresholds, joint, gains, positive, block, first, floor, places, atoms, scores):
     """The coordinate of every block of positions that promises the largest fall of the objective.
 
     Parameters
@@ -354,6 +365,7 @@ def best_of_blocks(correlations, thresholds, joint, gains, positive, block, firs
     floor : float, excesses up to this are rounding
     places : (blocks,) int64 array, out: position of the best coordinate, an index into (A, B, C), or -1 for none
     atoms : (blocks,) int64 array, out: its atom
+    scores : (blocks,) float64 array, out: twice the fall of the objective that it promises
 
     Returns
     -------
@@ -361,10 +373,9 @@ def best_of_blocks(correlations, thresholds, joint, gains, positive, block, firs
     """
     width, size_a, size_b, size_c, n_atoms = correlations.shape
     blocks_b, blocks_c = -(-size_b // block[1]), -(-size_c // block[2])
-    scores = np.zeros(len(places))
     largest, worst = 0.0, 0.0
     for m in range(len(places)):
-        places[m] = -1
+        places[m], scores[m] = -1, 0.0
     for a in range(size_a):
         for b in range(size_b):
             for c in range(size_c):
