@@ -41,21 +41,24 @@ def solve(problem, *, start=None, tol=1e-4, max_iter=None, n_threads=1, method="
     >>> fista.solve(ConvProblem(signal, operator, alpha=0.6), tol=1e-9).maps.round(4)
     array([[[0. , 0.9, 0. , 0. ]]])
     """
-    if start is None:
-        start = np.zeros(problem.maps_shape, problem.dtype)
-    else:
-        start = np.array(start if isinstance(start, np.ndarray) else start.dense(), problem.dtype)
-        problem.sparse_penalty.admit(start)
     smooth = LeastSquares(
         problem.synthesize, problem.correlate, problem.target, problem.lipschitz, quadratic=problem.roughness
     )
     result = proximal_gradient(
         smooth,
         problem.sparse_penalty,
-        start,
+        _first_codes(problem, start),
         gap=tol * problem.energy,
         max_iter=_MAX_ITER if max_iter is None else max_iter,
         method=method,
         dual_value=problem.dual_value,
     )
     return Solution(result.codes, result.objective, result.gap, result.n_iter, result.converged)
+
+
+def _first_codes(problem, start):
+    """A copy of the start that the penalty admits, or zeros."""
+    if start is None:
+        return np.zeros(problem.maps_shape, problem.dtype)
+    start = np.array(start if isinstance(start, np.ndarray) else start.dense(), problem.dtype)
+    return problem.sparse_penalty.admit(start)

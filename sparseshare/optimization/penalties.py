@@ -4,12 +4,13 @@ Codes are arrays of any shape. What the joint norm couples lies along their firs
 """
 
 from functools import cached_property
-from math import inf
+from math import inf, prod
 
 import numpy as np
 from scipy import fft
 
 _HALVINGS = 60
+_BLOCK = 2**16  # entries at a time
 
 
 class SparsePenalty:
@@ -65,14 +66,13 @@ class SparsePenalty:
         if self.positive and codes.size and codes.min() < 0:
             return inf
         total = 0.0
-        for norms, share in self._norms(codes):
-            if self._kept_out is None:
-                weighted = norms if self.weights is None else np.multiply(norms, self.weights, out=norms)
-            elif np.any(norms, where=self._kept_out):
-                return inf
-            else:
-                weighted = np.multiply(norms, np.where(self._kept_out, 0, self.weights), out=norms)
-            total += share * float(weighted.sum(dtype=np.float64))
+        weights = None if self.weights is None else np.broadcast_to(self.weights, codes.shape[1:])
+        for some in _blocks(codes):
+            for norms, share in self._norms(codes[:, some]):
+                if weights is not None:
+                    on = norms > 0
+                    norms = np.multiply(norms, weights[some], out=np.zeros_like(norms), where=on)
+                total += share * float(norms.sum(dtype=np.float64))
         return self.alpha * total
 
     def prox(self, v, step=1.0, out=None):
@@ -96,8 +96,9 @@ class SparsePenalty:
         if self.joint == 1:
             np.maximum(v, 0, out=out) if self.positive else np.copyto(out, v)
         else:
-            level = v.dtype.type(1 - self.joint) * threshold
-            for row, kept in zip(v, out, strict=True):  # row by row: a temporary is no larger than one
+            levels = np.broadcast_to(v.dtype.type(1 - self.joint) * threshold, v.shape[1:])
+            for some in _blocks(v):
+                row, kept, level = v[:, some], out[:, some], levels[some]
                 if self.positive:
                     np.maximum(np.subtract(row, level, out=kept), 0, out=kept)
                 else:
@@ -156,10 +157,9 @@ class SparsePenalty:
         return float(high.max(initial=lower))
 
     def _norms(self, codes):
-        """Norms of one entry of the first axis each, with their share in the penalty."""
+        """Norms along the first axis, with their shares in the penalty."""
         if self.joint < 1:
-            for row in codes:
-                yield np.abs(row), 1 - self.joint
+            yield np.abs(codes).sum(axis=0) if len(codes) > 1 else np.abs(codes[0]), 1 - self.joint
         if self.joint:
             yield _group_norms(codes), self.joint
 
@@ -264,6 +264,12 @@ class RoughnessPenalty:
 
     def _differences(self, maps, axis):
         return np.roll(maps, -1, axis) - maps if self.wraps else np.diff(maps, axis=axis)
+
+
+def _blocks(codes):
+    """Slices of the second axis, so that temporaries stay in the cache."""
+    size = max(1, _BLOCK // max(1, prod((len(codes), *codes.shape[2:]))))
+    return [slice(k, k + size) for k in range(0, codes.shape[1], size)]
 
 
 def _group_norms(array):

@@ -94,7 +94,7 @@ def proximal_gradient(smooth, penalty, start, *, gap=0.0, max_iter=1000, method=
         "ista" and "fista" take the step 1 / lipschitz; "backtracking" takes the longest that holds.
     dual_value : callable or None, default=None
         `dual_value(codes, residual, gradient)` is a lower bound on all objectives, computed at any codes. None rescales
-        the residual. The best bound of all iterations counts.
+        the residual. The best bound of all iterations counts. `codes` may be None where `smooth` has no quadratic.
 
     Returns
     -------
@@ -104,8 +104,8 @@ def proximal_gradient(smooth, penalty, start, *, gap=0.0, max_iter=1000, method=
     -----
     "ista" and "fista": Beck and Teboulle 2009, with the momentum dropped when it points uphill (O'Donoghue and Candes
     2015, section 3.2). "backtracking": the method of Florea and Vorobyov 2017 ("A robust FISTA-like algorithm"), whose
-    curvature falls by a tenth every iteration and doubles when it was too small, with the same restart. Besides the
-    start it keeps three arrays of codes and one for the gradient.
+    curvature falls by a tenth every iteration and doubles when it was too small, with the same restart. It keeps three
+    arrays of codes.
 
     Examples
     --------
@@ -125,6 +125,7 @@ def proximal_gradient(smooth, penalty, start, *, gap=0.0, max_iter=1000, method=
 
     solve = _backtracking if method == "backtracking" else _fixed_step
     state = _State(smooth, penalty, start, gap, dual_value)
+    del start
     if not state.done:
         solve(state, max_iter, *(() if method == "backtracking" else (method == "fista",)))
     return Result(state.codes, state.objective, state.gap, state.n_iter, state.done)
@@ -203,38 +204,37 @@ def _backtracking(state, max_iter):
     del state.slope
     curvature = min(most, _first_curvature(smooth, slope))
     far, far_image, total = state.codes.copy(), state.image, 0.0
-    point = np.empty_like(far)
     while state.n_iter < max_iter:
         curvature *= _SHRINK
         while True:
             t = (1 + sqrt(1 + 4 * curvature * total)) / (2 * curvature)
             share = t / (total + t)
-            np.multiply(state.codes, 1 - share, out=point)
-            _add(point, share, far)
             image = (1 - share) * state.image + share * far_image
+            point = None if smooth.quadratic is None else (1 - share) * state.codes + share * far
             slope = state.gradient(point, image) if slope is None else slope
             if state.done:
                 return
-            slope *= -1 / curvature
-            slope += point
+            _descend(slope, 1 / curvature, state.codes, far, share)
             codes, slope = penalty.prox(slope, 1 / curvature, out=slope), None
             new_image = smooth.forward(codes)
-            np.subtract(codes, point, out=point)
             moved = new_image - image
-            if curvature >= most or smooth.curvature(point, moved) <= curvature * _squared_norm(point):
+            length2, uphill = _progress(codes, state.codes, far, share)
+            if curvature >= most:
+                break
+            step = None if point is None else np.subtract(codes, point, out=point)
+            if smooth.curvature(step, moved) <= curvature * length2:
                 break
             curvature = min(_GROW * curvature, most)
-        uphill = _inner(point, codes) - _inner(point, state.codes)
-        state.move(codes, new_image)
-        if state.done:
-            return
         if uphill < 0:
             np.copyto(far, codes)
             far_image, total = new_image, 0.0
         else:
-            _add(far, t * curvature, point)
+            _pull(far, t * curvature, codes, state.codes, share)
             far_image = far_image + t * curvature * moved
             total += t
+        state.move(codes, new_image)
+        if state.done:
+            return
 
 
 def _first_curvature(smooth, slope):
@@ -253,27 +253,56 @@ def _rescaled_residual(smooth, penalty, codes, residual, gradient):
 
 def _combine(a, x, b, y):
     """a x + b y, written over x."""
-    np.multiply(x, x.dtype.type(a), out=x)
-    _add(x, b, y)
+    a, b = x.dtype.type(a), x.dtype.type(b)
+    for old, other in _blocks(x, y):
+        old *= a
+        old += b * other
     return x
 
 
-def _add(x, factor, y):
-    """x += factor y, a block at a time: no temporary of the arrays' size."""
-    factor, x, y = x.dtype.type(factor), x.reshape(-1), y.reshape(-1)
-    for first in range(0, len(x), _BLOCK):
-        x[first : first + _BLOCK] += factor * y[first : first + _BLOCK]
+# The extrapolated point (1 - share) codes + share far is never stored: a block of it is made where it is needed.
+def _descend(slope, step, codes, far, share):
+    """Overwrite the slope at the extrapolated point by the point less step times the slope."""
+    step, rest, share = (slope.dtype.type(number) for number in (-step, 1 - share, share))
+    for block, here, there in _blocks(slope, codes, far):
+        block *= step
+        block += rest * here
+        block += share * there
+
+
+def _progress(new, codes, far, share):
+    """|new - point|^2 and <new - point, new - codes>."""
+    rest, share = new.dtype.type(1 - share), new.dtype.type(share)
+    length2 = product = 0.0
+    for block, here, there in _blocks(new, codes, far):
+        step = block - rest * here
+        step -= share * there
+        length2 += _squared_norm(step)
+        product += _inner(step, block - here)
+    return length2, product
+
+
+def _pull(far, factor, new, codes, share):
+    """far += factor (new - point)."""
+    keep, pull, push = (far.dtype.type(number) for number in (1 - factor * share, factor, factor * (1 - share)))
+    for there, block, here in _blocks(far, new, codes):
+        there *= keep
+        there += pull * block
+        there -= push * here
+
+
+def _blocks(*arrays):
+    """The same few entries of contiguous arrays at a time: temporaries stay in the cache."""
+    flat = [array.reshape(-1) for array in arrays]
+    for first in range(0, len(flat[0]), _BLOCK):
+        yield [array[first : first + _BLOCK] for array in flat]
 
 
 def _inner(x, y):
     """<x, y> in float64."""
     if x.dtype == np.float64:
         return float(np.vdot(x, y))
-    x, y, total = x.reshape(-1), y.reshape(-1), 0.0
-    for first in range(0, len(x), _BLOCK):
-        some = slice(first, first + _BLOCK)
-        total += float(np.dot(x[some].astype(np.float64), y[some].astype(np.float64)))
-    return total
+    return sum(float(np.dot(a.astype(np.float64), b.astype(np.float64))) for a, b in _blocks(x, y))
 
 
 def _squared_norm(x):
