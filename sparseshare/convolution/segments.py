@@ -21,7 +21,7 @@ class Segments:
     wraps : bool
     n_components : int
     width : int
-        Samples, beside those of an atom, that a change of the residual may touch after its first.
+        Samples along the last axis that a change of an entry may touch in the residual.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Segments:
         self.bounds = np.stack([edges[a][grid[:, a] + side] for a in range(3) for side in (0, 1)], axis=1)
         self.homes = np.concatenate([np.repeat(np.arange(c), np.diff(e)) for c, e in zip(counts, edges, strict=True)])
         axis = int(np.argmax(counts))
-        least = -(-width // (2 * support[axis] - 1))  # segments of a stripe
+        least = -(-width // (2 * support[2] - 1)) if axis == 2 else 1  # segments of a stripe
         n = max(1, min(counts[axis] // least, n_components * prod(shape) // _STRIPE))
         if wraps and n % 2:
             n = max(1, n - 1)
