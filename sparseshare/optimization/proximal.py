@@ -277,8 +277,8 @@ def _progress(new, codes, far, share):
     for block, here, there in _blocks(new, codes, far):
         step = block - rest * here
         step -= share * there
-        length2 += _squared_norm(step)
-        product += _inner(step, block - here)
+        length2 += float(np.dot(step, step))
+        product += float(np.dot(step, block - here))
     return length2, product
 
 
