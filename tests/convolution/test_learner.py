@@ -155,16 +155,19 @@ def test_reported_objectives_bound_the_true_ones(boundary, rng):
     assert true == pytest.approx(learner.loss_curve_[-1], rel=0.05)
 
 
-@pytest.mark.parametrize("solver", ["fista", "working_set"])
-def test_half_missing_signals_are_filled_in(solver, rng):
-    X, atoms = planted(rng, density=0.007)
+def test_half_missing_signals_are_filled_in():
+    rng = np.random.default_rng(1)
+    time = np.arange(16)
+    atoms = np.hanning(18)[1:-1] * np.sin(2 * np.pi * np.array([[1], [2.5]]) * time / 16)
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    maps = rng.uniform(1, 2, (4, 2, 485)) * (rng.random((4, 2, 485)) < 0.008)
+    X = np.array([sum(np.convolve(one[k], atoms[k]) for k in range(2)) for one in maps])
     missing = rng.random(X.shape) < 0.5
-    learner = ConvDictionaryLearning(
-        8, (4, 4), alpha=0.02, boundary="full", solver=solver, random_state=0, max_iter=40, tol=0
-    ).fit(np.where(missing, np.nan, X), mask="nan")  # fmt: skip
+    learner = ConvDictionaryLearning(4, 16, alpha=0.1, boundary="full", random_state=0, max_iter=40, tol=0)
+    learner.fit(np.where(missing, np.nan, X), mask="nan")
     filled = learner.inverse_transform(learner.encode(np.where(missing, np.nan, X), mask="nan"))
-    assert ((filled - X)[missing] ** 2).sum() < 0.3 * (X[missing] ** 2).sum()
-    assert np.sort(alikeness(learner.components_, atoms))[-2:].min() > 0.9
+    assert ((filled - X)[missing] ** 2).sum() < 0.5 * (X[missing] ** 2).sum()
+    assert alikeness(learner.components_, atoms).min() > 0.9
 
 
 def test_one_batch_of_all_signals_is_batch_learning(rng):
