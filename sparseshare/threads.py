@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import count
 from threading import Lock
 
@@ -90,7 +91,8 @@ def run_in_threads(work, n_items, n_threads):
             raise
 
     pool = _pool(n_threads - 1)
-    others = [pool.submit(run, worker) for worker in range(1, n_threads)]
+    # Each in a copy of the caller's context: what `numpy.errstate` says holds in all threads.
+    others = [pool.submit(copy_context().run, run, worker) for worker in range(1, n_threads)]
     try:
         run(0)
     finally:
