@@ -64,7 +64,7 @@ def interactions(atoms, n_threads=1):
     return out
 
 
-def correlations(signal, atoms, wraps, n_threads=1):
+def correlations(signal, atoms, wraps, n_threads=1, out=None):
     """Correlations of a signal with every atom at every position, atoms last.
 
     Parameters
@@ -75,6 +75,8 @@ def correlations(signal, atoms, wraps, n_threads=1):
         True for a circular boundary; else atoms lie inside the signal.
     n_threads : int, default=1
         The result does not depend on it.
+    out : array of the result's size or None, default=None
+        Where to write it.
 
     Returns
     -------
@@ -83,7 +85,8 @@ def correlations(signal, atoms, wraps, n_threads=1):
     if wraps:
         signal = np.pad(signal, [(0, 0), *((0, length - 1) for length in atoms.shape[2:])], mode="wrap")
     plan = _Plan(signal.shape, atoms)
-    out = np.empty((*plan.positions, len(atoms)), atoms.dtype)
+    shape = (*plan.positions, len(atoms))
+    out = np.empty(shape, atoms.dtype) if out is None else out.reshape(shape)
     plan.correlate(signal, out, n_threads)
     return out
 

@@ -201,7 +201,7 @@ class Coder:
         )
         self.top = np.full(len(self.segments), np.inf)
         self.updates = np.zeros(len(self.segments.starts) - 1, np.int64)
-        self.n_rounds, self.best_dual = 0, -np.inf
+        self.n_rounds, self.best_dual, self.q = 0, -np.inf, None
         self.refresh()
 
     def _limits(self):
@@ -405,7 +405,8 @@ class Coder:
     def refresh(self):
         """Correlations anew from the residual, free of what rounding has piled up."""
         residual = self.residual().astype(self.problem.dtype, copy=False)
-        self.q = correlations(residual, self.dictionary.atoms, self.wraps, self.n_threads).reshape(-1)
+        q = correlations(residual, self.dictionary.atoms, self.wraps, self.n_threads, self.q)
+        self.q = q.reshape(-1)
         self.top[:] = np.inf
 
     def certify(self):
