@@ -58,7 +58,7 @@ def solve(problem, *, n_nonzero_coefs=None, max_error=None, n_threads=1):
     kernels = kernels_for("cpu", "conv_pursuit")
     limit = windows.signal.size if n_nonzero_coefs is None else min(n_nonzero_coefs, windows.signal.size)
     target = -1.0 if max_error is None else float(max_error)
-    weighted = windows.signal.copy() if windows.weight is None else windows.weight * windows.signal
+    weighted = windows.weigh(windows.signal.copy())
     block = np.maximum(windows.support // 2, 1)
     shape = (len(windows.signal), *-(-windows.positions // block))
     blocks = kernels.Blocks(np.zeros(shape), np.zeros(shape, bool), np.zeros((*shape, 4), np.int64))
@@ -91,7 +91,7 @@ def solve(problem, *, n_nonzero_coefs=None, max_error=None, n_threads=1):
     used = used[np.argsort(indices[used])]
     indices, values = indices[used], chosen.values[used]
     residual = windows.residual(indices, values[:, None])
-    error = float((residual * residual if windows.weight is None else residual * windows.weight * residual).sum())
+    error = float((residual * windows.weigh(residual)).sum())
     maps = SparseMaps(indices, values.astype(problem.dtype), problem.maps_shape)
     return Solution(maps, 0.5 * error, error, int(counts[3]), outcome == 0)
 

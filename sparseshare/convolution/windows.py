@@ -82,8 +82,16 @@ class Windows:
         values : (n, width) float64 array
         """
         residual = self.signal.copy()
-        self._kernels.subtract_codes(self.atoms, *self.split(coordinates), values, self.wraps, residual)
+        self.subtract(coordinates, values, residual)
         return residual
+
+    def subtract(self, coordinates, values, image):
+        """image -= D z, in place."""
+        self._kernels.subtract_codes(self.atoms, *self.split(coordinates), values, self.wraps, image)
+
+    def weigh(self, image):
+        """W^2 image."""
+        return image if self.weight is None else self.weight * image
 
     def correlations(self, coordinates, weighted):
         """<d, W^2 r> at coordinates, (n, width), for W^2 r."""
@@ -112,6 +120,12 @@ class Windows:
         signals, _, corners = self.split(coordinates)
         return np.argsort(self._cell_numbers(signals, self._cells(corners)), kind="stable")
 
+    def overlap_counts(self, coordinates):
+        """How many others each coordinate overlaps, (n,), for coordinates as `in_order` sorts them."""
+        counts = np.zeros(len(coordinates), np.int64)
+        kernels_for("cpu", "working_set").count_overlaps(*self._in_cells(coordinates), counts)
+        return counts
+
     def overlaps(self, coordinates):
         """Inner products <W d_i, W d_j> of all pairs that overlap, as CSR arrays without the diagonal.
 
@@ -125,22 +139,24 @@ class Windows:
         neighbours : (m,) int32 array
         overlaps : (width, m) float64 array
         """
-        signals, atom_of, corners = self.split(coordinates)
+        starts = np.zeros(len(coordinates) + 1, np.int64)
+        np.cumsum(self.overlap_counts(coordinates), out=starts[1:])
+        neighbours = np.empty(starts[-1], np.int32)
+        overlaps = np.empty((self.width, starts[-1]))
+        kernels_for("cpu", "working_set").fill_overlaps(
+            *self._in_cells(coordinates), self.atoms, self.split(coordinates)[1], self.weight, self._table,
+            starts[:-1].copy(), neighbours, overlaps,
+        )  # fmt: skip
+        return starts, neighbours, overlaps
+
+    def _in_cells(self, coordinates):
+        """Where coordinates lie, as the kernels of overlaps take it."""
+        signals, _, corners = self.split(coordinates)
         cells = self._cells(corners)
         n_groups = 1 if self.width > 1 else len(self.signal)
         cell_starts = np.searchsorted(self._cell_numbers(signals, cells), np.arange(n_groups * prod(self.n_cells) + 1))
         cells = np.column_stack([signals, cells])
-        place = corners, cells, cell_starts, self.n_cells, self.support, self.extents, self.wraps
-        kernels = kernels_for("cpu", "working_set")
-        starts = np.zeros(len(coordinates) + 1, np.int64)
-        kernels.count_overlaps(*place, starts[1:])
-        np.cumsum(starts, out=starts)
-        neighbours = np.empty(starts[-1], np.int32)
-        overlaps = np.empty((self.width, starts[-1]))
-        kernels.fill_overlaps(
-            *place, self.atoms, atom_of, self.weight, self._table, starts[:-1].copy(), neighbours, overlaps
-        )
-        return starts, neighbours, overlaps
+        return corners, cells, cell_starts, self.n_cells, self.support, self.extents, self.wraps
 
     def _cells(self, corners):
         return np.minimum((corners - self.offset) // self.support, self.n_cells - 1)

@@ -18,6 +18,8 @@ _SHARE = 0.03  # of the largest excess outside: how exactly the working set is s
 _BLOCK = 0.125  # of an atom's length: a round adds at most one coordinate a block of positions
 _GROWTH = 1  # times the size of the working set: coordinates that a round may add; or if that is more
 _FEW = 2  # of them, for every box of positions of the size of an atom
+_PAIRS = 2.5, 2**20  # entries of one Gram matrix at most: for each entry of the maps; or this if that is more
+_PASSES = 3  # over the pieces of a working set that has more
 _PIECE = 2**16  # samples of the windows that are copied for one matrix product
 _ROUNDING = {4: 1e-6, 8: 1e-14}  # of a correlation, relative, by the size of the float
 
@@ -80,44 +82,59 @@ def solve(problem, *, start=None, tol=1e-9, max_iter=None, n_threads=1):
     width = len(problem.signal) if problem.joint and len(problem.signal) > 1 else 1
     windows = Windows(problem, width)
     conditions = _Conditions(problem, windows, n_threads)
-    minimise = kernels_for("cpu", "working_set").minimise
     coordinates, values = _start(start, problem, windows)
     usable = np.isfinite(conditions.of(coordinates))
     coordinates, values = coordinates[usable], values[usable]
-    target, tolerance, moved = tol * problem.energy, np.inf, problem.alpha
-    max_iter = _ROUNDS if max_iter is None else max_iter
-    n_iter = 0
+    target, max_iter, n_iter = tol * problem.energy, _ROUNDS if max_iter is None else max_iter, 0
     while True:
         residual = windows.residual(coordinates, values)
-        weighted = residual if windows.weight is None else windows.weight * residual
+        weighted = windows.weigh(residual)
         fit2 = float((residual * weighted).sum())
         inside = windows.correlations(coordinates, weighted)
         candidates, excess, worst = conditions.violators(weighted, coordinates)
         worst = max(worst, conditions.worst(coordinates, inside))
         penalty, gap = conditions.gap(coordinates, values, inside, fit2, worst)
-        settled = len(candidates) == 0 and moved <= conditions.floor
-        if gap <= target or settled or n_iter >= max_iter:
+        breach = max(excess, conditions.breach(coordinates, values, inside))
+        converged = gap <= target or breach <= conditions.floor
+        if converged or n_iter >= max_iter:
             break
         n_iter += 1
         needed = problem.alpha * target / (4 * penalty) if penalty > 0 else 0.0
-        tolerance = _SHARE * (excess if len(candidates) else min(moved, tolerance))
-        tolerance = max(tolerance, needed, 0.3 * conditions.floor)
+        tolerance = max(_SHARE * breach, needed, 0.3 * conditions.floor)
         coordinates = np.concatenate([coordinates, candidates])
         values = np.concatenate([values, np.zeros((len(candidates), width))])
         order = windows.in_order(coordinates)
         coordinates, values = coordinates[order], values[order]
-        inside = windows.correlations(coordinates, weighted).T.copy()
-        lasso, group = conditions.thresholds(coordinates)
-        values = values.T.copy()
-        moved, _ = minimise(
-            *windows.overlaps(coordinates), windows.norms2(coordinates).T.copy(), lasso, group, problem.positive,
-            tolerance, _INNER_ROUNDS, inside, values,
-        )  # fmt: skip
-        values = values.T.copy()
+        most_pairs = max(int(_PAIRS[0] * prod(problem.maps_shape)), _PAIRS[1])
+        _minimise(windows, conditions, coordinates, values, weighted, tolerance, most_pairs)
         kept = values.any(axis=1)
         coordinates, values = coordinates[kept], values[kept]
-    maps = _maps(coordinates, values, problem)
-    return Solution(maps, 0.5 * fit2 + penalty, gap, n_iter, gap <= target or settled)
+    return Solution(_maps(coordinates, values, problem), 0.5 * fit2 + penalty, gap, n_iter, converged)
+
+
+def _minimise(windows, conditions, coordinates, values, weighted, tolerance, most_pairs):
+    """Minimise over the working set, in place; piece by piece where its Gram matrix would have too many entries."""
+    ends = [len(coordinates)]
+    if len(coordinates) ** 2 > most_pairs:
+        total = np.cumsum(windows.overlap_counts(coordinates))
+        ends = np.searchsorted(total, np.arange(most_pairs, total[-1], most_pairs))
+        ends = np.unique([*ends[ends > 0], len(coordinates)])
+    n_passes = 1 if len(ends) == 1 else _PASSES
+    for _ in range(n_passes):
+        start = 0
+        for end in ends:
+            piece, old = coordinates[start:end], values[start:end]
+            new, inside = old.T.copy(), windows.correlations(piece, weighted).T.copy()
+            kernels_for("cpu", "working_set").minimise(
+                *windows.overlaps(piece), windows.norms2(piece).T.copy(), *conditions.thresholds(piece),
+                conditions.positive, tolerance, _INNER_ROUNDS, inside, new,
+            )  # fmt: skip
+            if len(ends) > 1:
+                change = np.zeros_like(weighted)
+                windows.subtract(piece, new.T - old, change)
+                weighted = weighted + windows.weigh(change)
+            values[start:end] = new.T
+            start = end
 
 
 class _Conditions:
@@ -125,7 +142,7 @@ class _Conditions:
 
     def __init__(self, problem, windows, n_threads):
         self._windows, self._dtype, self._n_threads = windows, problem.dtype, n_threads
-        self._alpha, self._positive = problem.alpha, problem.positive
+        self.positive = problem.positive
         self._joint = problem.joint if windows.width > 1 else 0.0
         self._thresholds = np.full((1, 1, 1, len(problem.atoms)), problem.alpha)
         if problem.weights is not None:
@@ -207,7 +224,7 @@ class _Conditions:
             first = np.zeros(3, np.int64)
             first[3 - n_axes] = start
             values[i, :2] = search(
-                some, self._thresholds, self._joint, self._gains, self._positive, self._block, first, self.floor,
+                some, self._thresholds, self._joint, self._gains, self.positive, self._block, first, self.floor,
                 place, atom, score,
             )  # fmt: skip
             place, atom, score = place[score > 0], atom[score > 0], score[score > 0]
@@ -224,9 +241,21 @@ class _Conditions:
         few = max(self._few, _GROWTH * len(members))
         return found[np.argsort(-gained, kind="stable")[:few]], largest, worst
 
+    def breach(self, coordinates, values, inside):
+        """By how much the coordinates in use miss the conditions under which the objective is stationary."""
+        lasso, group = (threshold[:, None] for threshold in self.thresholds(coordinates))
+        norms = np.linalg.norm(values, axis=1, keepdims=True)
+        on = (
+            inside
+            - lasso * np.sign(values)
+            - group * np.divide(values, norms, out=np.zeros_like(values), where=norms > 0)
+        )
+        off = np.maximum((inside if self.positive else np.abs(inside)) - lasso, 0)
+        return float(np.abs(np.where(values != 0, on, off)).max(initial=0.0))
+
     def worst(self, coordinates, inside):
         """The largest relative excess of coordinates in use."""
-        magnitudes = np.maximum(inside, 0) if self._positive else np.abs(inside)
+        magnitudes = np.maximum(inside, 0) if self.positive else np.abs(inside)
         lasso, group = self.thresholds(coordinates)
         if self._windows.width > 1:
             magnitudes = np.linalg.norm(np.maximum(magnitudes - lasso[:, None], 0), axis=1) - group

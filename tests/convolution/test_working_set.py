@@ -167,6 +167,22 @@ class TestAcceptance:
         assert solution.objective == pytest.approx(known.optimum, rel=1e-6)
 
 
+class TestManyNonZeros:
+    @pytest.mark.parametrize("options", [{}, {"positive": True}, {"joint": 0.5}])
+    @pytest.mark.parametrize("boundary", ["circular", "valid"])
+    def test_working_sets_too_large_for_one_gram_matrix(self, boundary, options, monkeypatch):
+        rng = np.random.default_rng(0)
+        operator = Convolution(rng.standard_normal((3, 1, 3, 4)), Geometry((40, 30), (3, 4), boundary))
+        mask = (rng.random((2, 1, 40, 30)) < 0.8).astype(float)
+        problem = ConvProblem(rng.standard_normal((2, 1, 40, 30)), operator, 1.0, mask=mask, **options)
+        whole = solve(problem, tol=1e-10)
+        monkeypatch.setattr("sparseshare.convolution.working_set._PAIRS", (0.0, 3000))
+        pieces = solve(problem, tol=1e-10)
+        assert pieces.converged and len(pieces.maps.values) > 500
+        assert pieces.objective == pytest.approx(whole.objective, rel=1e-9)
+        np.testing.assert_allclose(pieces.maps.dense(), whole.maps.dense(), atol=1e-3)
+
+
 class TestRefusals:
     def test_what_makes_maps_dense_is_refused(self):
         for name, word in (("smooth", "smoothness"), ("free smooth atom", "smoothness")):
