@@ -10,6 +10,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from sparseshare import KSVD, DictionaryLearning, MiniBatchDictionaryLearning, SparseCoder
 from sparseshare.convolution import ConvSparseCoder
+from sparseshare.network import DeepSparseClassifier, DeepSparseRegressor, Dense
 
 LEARNERS = [
     SparseCoder(n_components=4, max_iter=20, random_state=0),
@@ -19,6 +20,10 @@ LEARNERS = [
 ]
 # Atoms shared over positions suit rows of any length that holds them.
 SHARED = [ConvSparseCoder(np.random.default_rng(0).standard_normal((3, 2)), alpha=1e-3)]
+NETWORKS = [
+    DeepSparseClassifier([Dense(32)], learning_rate=0.01, max_iter=50, random_state=0),
+    DeepSparseRegressor([Dense(32)], learning_rate=0.01, max_iter=50, random_state=0),
+]
 # The checks that the suite does not run on transformers of other packages.
 LEFT_OUT = [
     "check_transformer_get_feature_names_out",
@@ -59,17 +64,24 @@ WIDTHS = {
 WRONG = {
     "alpha": [-1, np.nan, "a"],
     "batch_size": [0, 1.5],
+    "density": [0, 1.5],
     "device": ["gpu"],
+    "l1": [-1, np.nan],
     "l1_ratio": [-0.1, 1.1],
+    "learning_rate": [0, -1, np.inf],
     "max_iter": [-1, 2.5, "many"],
     "max_no_improvement": [-1, 0.5],
+    "momentum": [-1, 1],
     "n_components": [0, -1, 2.5],
+    "n_iter_no_change": [0, 1.5],
     "n_jobs": [1.5, "all"],
     "n_nonzero_coefs": [0, 1.5],
+    "threshold": [-1, "some"],
     "tol": [-1, np.nan],
     "transform_alpha": [-1, np.nan],
     "transform_max_iter": [0, 2.5],
     "transform_n_nonzero_coefs": [0, 1.5],
+    "validation_fraction": [0, 1, -0.5],
 }
 
 pytestmark = [
@@ -94,7 +106,7 @@ def signals(rng):
     return rng.standard_normal((30, 6))
 
 
-@parametrize_with_checks([*LEARNERS, *SHARED])
+@parametrize_with_checks([*LEARNERS, *SHARED, *NETWORKS])
 def test_common_checks(estimator, check):
     check(estimator)
 
@@ -106,7 +118,7 @@ def test_common_checks_with_a_given_dictionary(check):
 
 @pytest.mark.parametrize("name", LEFT_OUT)
 @pytest.mark.parametrize(
-    "estimator", [*LEARNERS, *SHARED, None], ids=lambda e: type(e).__name__ if e else "with_dictionary"
+    "estimator", [*LEARNERS, *SHARED, *NETWORKS, None], ids=lambda e: type(e).__name__ if e else "with_dictionary"
 )
 def test_checks_that_the_suite_leaves_out(estimator, name):
     if estimator is None:
@@ -118,24 +130,29 @@ def test_checks_that_the_suite_leaves_out(estimator, name):
 
 @pytest.mark.parametrize(
     ("estimator", "name"),
-    [(estimator, name) for estimator in LEARNERS for name in estimator.get_params() if name != "random_state"],
+    [
+        (estimator, name)
+        for estimator in [*LEARNERS, *NETWORKS]
+        for name in estimator.get_params(deep=False)
+        if name != "random_state"
+    ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_wrong_parameters_are_named_in_fit(estimator, name, signals):
     for wrong in [*WRONG.get(name, []), object()]:
         estimator = clone(estimator).set_params(**{name: wrong})  # neither __init__ nor set_params complains
         with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b") as caught:
-            estimator.fit(signals)
+            estimator.fit(signals, np.arange(len(signals)) % 3)
         if name in WRONG and not isinstance(wrong, str):
             assert re.search(re.escape(repr(wrong)[:20]), str(caught.value)), (
                 f"what was given is not told: {caught.value}"
             )
 
 
-@pytest.mark.parametrize("estimator", LEARNERS, ids=lambda estimator: type(estimator).__name__)
+@pytest.mark.parametrize("estimator", [*LEARNERS, *NETWORKS], ids=lambda estimator: type(estimator).__name__)
 def test_random_state_is_checked_by_scikit_learn(estimator, signals):
     with pytest.raises(ValueError, match="cannot be used to seed"):
-        clone(estimator).set_params(random_state="a").fit(signals)
+        clone(estimator).set_params(random_state="a").fit(signals, np.arange(len(signals)) % 3)
 
 
 @pytest.mark.parametrize("estimator", LEARNERS, ids=lambda estimator: type(estimator).__name__)

@@ -41,9 +41,9 @@ def check_samples(estimator, X, reset):
     if asked is not None:
         asked = check_image_shape(asked)
         asked = asked if len(asked) == 3 else (*asked, 1)
-    n_axes = getattr(X, "ndim", None)
-    n_axes = np.ndim(X) if n_axes is None else n_axes
-    flat = n_axes <= 2
+    if not hasattr(X, "ndim"):
+        X = np.asarray(X)
+    flat = X.ndim <= 2
     fitted = None if reset else estimator.input_shape_
     if flat and (reset or hasattr(estimator, "n_features_in_")):
         X = validate_data(estimator, X, reset=reset, dtype="numeric")
