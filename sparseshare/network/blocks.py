@@ -5,8 +5,7 @@ import numpy as np
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, single_threaded_blas
 
-SPARSE_BELOW = 0.2  # density under which skipping zeros beats a dense product
-_NARROW = 16  # so few columns that the zeros of a row cost more to skip than to multiply
+_SPARSE_BELOW = 0.15  # density under which skipping zeros beats a dense product
 
 
 def row_blocks(n_samples, rows_a_sample=1, rows=None):
@@ -30,23 +29,33 @@ def row_blocks(n_samples, rows_a_sample=1, rows=None):
     return [slice(start, min(start + step, n_samples)) for start in range(0, n_samples, step)]
 
 
-def multiply(x, weights, out, skip_zeros=False):
-    """out = x @ weights for one block.
+class SparseWeights:
+    """Weights for products that skip the zeros of the other side.
 
     Parameters
     ----------
-    x : ndarray of shape (n, n_in)
     weights : ndarray of shape (n_in, n_out)
-    out : ndarray of shape (n, n_out)
-    skip_zeros : bool, default=False
-        Look whether x is sparse enough to leave its zeros out.
+
+    Attributes
+    ----------
+    padded : C-contiguous ndarray of shape (n_in, n_out + padding)
+        Columns of zeros make it a whole number of vectors.
+    below : float
+        Density of the other side from which on a dense product is faster.
     """
-    if skip_zeros and weights.shape[1] >= _NARROW and weights.flags.c_contiguous and len(x):
-        kernels = kernels_for("cpu", "sparse_products")
-        if kernels.count_nonzeros(x) < SPARSE_BELOW * x.size:
-            kernels.sparse_product(x, weights, out)
-            return
-    np.matmul(x, weights, out=out)
+
+    def __init__(self, weights):
+        n_in, n_out = weights.shape
+        step = kernels_for("cpu", "vectors").PADDING
+        width = -(-n_out // step) * step
+        self.padded, self.below = np.ascontiguousarray(weights), _SPARSE_BELOW * n_out / width
+        if width > n_out:
+            self.padded = np.zeros((n_in, width), weights.dtype)
+            self.padded[:, :n_out] = weights
+
+    def pays(self, x):
+        """Whether x (rows of any length) has so few non-zeros that skipping the others is faster."""
+        return kernels_for("cpu", "sparse_products").count_nonzeros(x) < self.below * x.size
 
 
 def product(x, weights, n_threads):

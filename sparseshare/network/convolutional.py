@@ -11,12 +11,13 @@ from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, single_threaded_blas
 from sparseshare.validation import check_axes, check_choice, check_number
 
-from .blocks import SPARSE_BELOW
+from .blocks import SparseWeights
 from .layers import Layer, Node, check_layer
 from .patterns import padding_before, positions_of
 from .thresholds import activation_of
 
-_COLUMN_BYTES = 1 << 19  # columns of a block of images: with their product they stay in a core's cache
+_FEW_CHANNELS = 4  # so few that columns are quicker laid out the other way round
+_COLUMN_BYTES = 5 << 17  # columns of a block of images: with their product they stay in a core's cache
 _GROUPS = 16  # sums over a batch are made in so many parts, whatever the number of threads
 
 
@@ -109,6 +110,17 @@ def _two(axes, one):
     return (one, *axes) if len(axes) == 1 else tuple(axes)
 
 
+class _Scratch(dict):
+    """Arrays of each thread, made when it first asks."""
+
+    def __init__(self, dtype, *sizes):
+        self.dtype, self.sizes = dtype, sizes
+
+    def __missing__(self, worker):
+        self[worker] = [np.empty(size, self.dtype) for size in self.sizes]
+        return self[worker]
+
+
 class _ConvNode(Node):
     def __init__(self, layer, input_shape, kernel, stride, positions, before, n_filters, builder):
         super().__init__(layer, (*positions, n_filters))
@@ -137,6 +149,18 @@ class _ConvNode(Node):
         kernels.pad_images(x, *self.before, padded)
         return padded
 
+    def _columns(self, padded, scratch, kernels):
+        """Patches as rows of a matrix, in memory of `scratch`."""
+        n_columns, n_rows = self.weights.shape[0], len(padded) * prod(self.positions)
+        part = scratch[: n_rows * n_columns]
+        if self.image[2] <= _FEW_CHANNELS:
+            rows = part.reshape(n_columns, n_rows)
+            kernels.take_rows(padded, *self.grid, rows)
+            return rows.T
+        columns = part.reshape(n_rows, n_columns)
+        kernels.take_columns(padded, *self.grid, columns)
+        return columns
+
     def _blocks(self, n_samples, itemsize):
         bytes_a_sample = prod(self.positions) * self.weights.shape[0] * itemsize
         step = max(1, min(_COLUMN_BYTES // bytes_a_sample, -(-n_samples // _GROUPS)))
@@ -151,31 +175,25 @@ class _ConvNode(Node):
         n_positions, (n_rows, n_filters) = prod(self.positions), weights.shape
         blocks = self._blocks(len(x), x.itemsize)
         counts, tracked = np.zeros(len(blocks), np.int64), {}
-        scratch = {}
+        scratch = _Scratch(x.dtype, blocks[0].stop * n_positions * n_rows if blocks else 0)
+        # With so few channels a patch is short: listing what is not 0 in it costs more than it saves.
+        sparse = None if training or self.image[2] <= _FEW_CHANNELS else SparseWeights(weights)
         activation.begin()
 
         def work(i, worker):
             some = x[blocks[i]]
             z = y[blocks[i]].reshape(-1, n_filters)
             padded = self._padded(some, kernels)
-            if not training and self._sparse(some):
-                kernels.sparse_columns_product(padded, *self.grid, weights, z)
+            if sparse is not None and sparse.pays(some.reshape(-1, some.shape[2] * some.shape[3])):
+                kernels.sparse_columns_product(padded, *self.grid, sparse.padded, z)
             else:
-                if worker not in scratch:
-                    scratch[worker] = np.empty((blocks[0].stop * n_positions, n_rows), x.dtype)
-                columns = scratch[worker][: len(z)]
-                kernels.take_columns(padded, *self.grid, columns)
-                np.matmul(columns, weights, out=z)
+                np.matmul(self._columns(padded, scratch[worker][0], kernels), weights, out=z)
             counts[i] = activation.apply(y[blocks[i]], bias, tracked if training else None, i)
 
         with single_threaded_blas:
             run_in_threads(work, len(blocks), self.n_threads)
         activation.finish(counts.sum(), y.size, tracked)
         return y, (x, y)
-
-    def _sparse(self, x):
-        rows = x.reshape(-1, x.shape[-2] * x.shape[-1])
-        return kernels_for("cpu", "sparse_products").count_nonzeros(rows) < SPARSE_BELOW * x.size
 
     def backward(self, dy, cache):
         kernels, activation = kernels_for("cpu", "columns"), self.activation
@@ -189,17 +207,20 @@ class _ConvNode(Node):
         bias_sums = np.zeros((len(groups), n_filters), x.dtype)
         threshold_sums = np.zeros((len(groups), n_filters if activation.learned else 0), x.dtype)
 
+        size = blocks[0].stop * n_positions if blocks else 0
+        scratch = _Scratch(x.dtype, size * len(weights), size * n_filters, weights.size)
+
         def work(group, worker):
-            size = blocks[0].stop * n_positions
-            all_columns, all_dz = np.empty((size, len(weights)), x.dtype), np.empty((size, n_filters), x.dtype)
+            memory, dz_memory, product = scratch[worker]
             for block in groups[group]:
                 some = x[block]
-                padded = self._padded(some, kernels)
-                columns, dz = (array[: len(some) * n_positions] for array in (all_columns, all_dz))
+                n_rows = len(some) * n_positions
+                dz, product = dz_memory[: n_rows * n_filters].reshape(n_rows, n_filters), product.reshape(weights.shape)
                 activation.differentiate(dy[block], y[block], dz, bias_sums[group], threshold_sums[group])
-                kernels.take_columns(padded, *self.grid, columns)
-                weight_sums[group] += columns.T @ dz
+                columns = self._columns(self._padded(some, kernels), memory, kernels)
+                weight_sums[group] += np.matmul(columns.T, dz, out=product)
                 if dx is not None:
+                    columns = memory[: n_rows * len(weights)].reshape(n_rows, -1)
                     np.matmul(dz, weights.T, out=columns)
                     self._add_columns(columns, dx[block], kernels)
 

@@ -9,10 +9,11 @@ from math import prod
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, single_threaded_blas
 from sparseshare.validation import check_bool, check_number
 
-from .blocks import multiply, product, row_blocks, transposed_product
+from .blocks import SparseWeights, product, row_blocks, transposed_product
 from .parameters import Parameter, initial
 from .thresholds import activation_of
 
@@ -266,6 +267,7 @@ class _DenseNode(Node):
         # Shared weights need not be spelled out to be multiplied by; making them anew costs as much as many rows.
         spelled = training or not self.weights.shared
         weights = self.weights.full() if spelled else None
+        sparse = SparseWeights(weights) if spelled and not training else None
         z = np.empty((len(rows), self.output_shape[-1]), x.dtype)
         y = z.reshape(*x.shape[:-1], self.output_shape[-1])
         blocks = row_blocks(len(x), positions, None if spelled else _ROWS_OF_SHARED)
@@ -275,10 +277,12 @@ class _DenseNode(Node):
         def work(i, worker):
             block = blocks[i]
             part = slice(block.start * positions, block.stop * positions)
-            if spelled:
-                multiply(rows[part], weights, z[part], skip_zeros=not training)
-            else:
+            if not spelled:
                 z[part] = self.weights.product(rows[part])
+            elif sparse is not None and sparse.pays(rows[part]):
+                kernels_for("cpu", "sparse_products").sparse_product(rows[part], sparse.padded, z[part])
+            else:
+                np.matmul(rows[part], weights, out=z[part])
             counts[i] = activation.apply(y[block], bias, tracked if training else None, i)
 
         with single_threaded_blas:

@@ -7,6 +7,9 @@ then y, then images. A line of a patch, kw * C entries, is one run of memory.
 import numpy as np
 
 from .jit import kernel, part
+from .vectors import weighted_rows
+
+_RUN = 16  # entries of a list that are copied together
 
 
 @part
@@ -62,6 +65,26 @@ def take_columns(padded, kh, kw, sy, sx, n_lines, n_pixels, columns):
 
 
 @kernel
+def take_rows(padded, kh, kw, sy, sx, n_lines, n_pixels, rows):
+    """The transpose of `take_columns`, in long runs of memory where there are few channels.
+
+    Parameters
+    ----------
+    padded, kh, kw, sy, sx, n_lines, n_pixels : as in `take_columns`
+    rows : (kh * kw * C, n * n_lines * n_pixels) array, out
+    """
+    n_images, n_channels = padded.shape[0], padded.shape[3]
+    for k in range(rows.shape[0]):
+        c, b, a = k % n_channels, k // n_channels % kw, k // (n_channels * kw)
+        for i in range(n_images):
+            for y in range(n_lines):
+                start = (i * n_lines + y) * n_pixels
+                out, line = rows[k, start : start + n_pixels], padded[i, y * sy + a, b:, c]
+                for x in range(n_pixels):
+                    out[x] = line[x * sx]
+
+
+@kernel
 def add_columns(columns, kh, kw, sy, sx, n_lines, n_pixels, padded):
     """Add patches up where they came from: the adjoint of `take_columns`.
 
@@ -94,49 +117,59 @@ def sparse_columns_product(padded, kh, kw, sy, sx, n_lines, n_pixels, weights, o
     Parameters
     ----------
     padded, kh, kw, sy, sx, n_lines, n_pixels : as in `take_columns`
-    weights : (kh * kw * C, F) array
+    weights : (kh * kw * C, F + padding) array: zeros make its columns a multiple of `vectors.PADDING`
     out : (n * n_lines * n_pixels, F) array, out
     """
     n_images, n_all, width, n_channels = padded.shape
     flat = padded.reshape(n_images, n_all, width * n_channels)
     run, step = kw * n_channels, sx * n_channels
-    place = np.empty((n_all, width * n_channels + 1), np.int64)
-    value = np.empty((n_all, width * n_channels + 1), padded.dtype)
+    place = np.empty((n_all, width * n_channels + _RUN), np.int32)
+    value = np.empty((n_all, width * n_channels + _RUN), padded.dtype)
     first = np.empty((n_all, width + 1), np.int64)  # of a pixel in the list of its line
+    room = weights.shape[0] + _RUN
+    index, factor = np.empty(room, np.int32), np.empty(room, padded.dtype)
+    total = np.empty(weights.shape[1], padded.dtype)
     row = 0
     for i in range(n_images):
         for y in range(n_all):
-            m, line = 0, flat[i, y]
-            for x in range(width):
-                first[y, x] = m
-                for c in range(x * n_channels, (x + 1) * n_channels):
-                    place[y, m], value[y, m] = c, line[c]
-                    m += line[c] != 0
-            first[y, width] = m
+            _list_line(flat[i, y], n_channels, place[y], value[y], first[y])
         for y in range(n_lines):
             for x in range(n_pixels):
-                total = out[row]
-                total[:] = 0
+                m = 0
                 for a in range(kh):
                     source = y * sy + a
                     low, high = first[source, x * sx], first[source, x * sx + kw]
-                    _add_weighted(place[source], value[source], low, high, a * run - x * step, weights, total)
+                    _copy(place[source], value[source], low, high, np.int32(a * run - x * step), index, factor, m)
+                    m += high - low
+                weighted_rows(weights, index, factor, m, total)
+                _copy_row(total, out[row])
                 row += 1
 
 
 @part
-def _add_weighted(place, value, low, high, shift, weights, total):
-    """total += sum of value[m] weights[place[m] + shift] over low <= m < high."""
-    m = low
-    while m + 4 <= high:
-        p, q, r, s = value[m], value[m + 1], value[m + 2], value[m + 3]
-        w0, w1 = weights[place[m] + shift], weights[place[m + 1] + shift]
-        w2, w3 = weights[place[m + 2] + shift], weights[place[m + 3] + shift]
-        for k in range(total.shape[0]):
-            total[k] += (p * w0[k] + q * w1[k]) + (r * w2[k] + s * w3[k])
-        m += 4
-    while m < high:
-        p, w0 = value[m], weights[place[m] + shift]
-        for k in range(total.shape[0]):
-            total[k] += p * w0[k]
-        m += 1
+def _list_line(line, n_channels, place, value, first):
+    """Places and values of what is not 0, and how many there are before every pixel."""
+    m = 0
+    for x in range(first.shape[0] - 1):
+        first[x] = m
+        for c in range(x * n_channels, (x + 1) * n_channels):
+            place[m], value[m] = c, line[c]
+            m += line[c] != 0
+    first[first.shape[0] - 1] = m
+
+
+@part
+def _copy(place, value, low, high, shift, index, factor, m):
+    """Append part of a list to another, in whole vectors: what is too much is written over."""
+    for start in range(0, high - low, _RUN):
+        p, v = place[low + start : low + start + _RUN], value[low + start : low + start + _RUN]
+        i, f = index[m + start : m + start + _RUN], factor[m + start : m + start + _RUN]
+        for j in range(_RUN):
+            i[j] = p[j] + shift
+            f[j] = v[j]
+
+
+@part
+def _copy_row(source, target):
+    for k in range(target.shape[0]):
+        target[k] = source[k]
