@@ -15,6 +15,14 @@ STYLES = {
     "product of signals and atoms": "k:",
 }
 
+CONV_STYLES = {
+    "sparseshare auto": "C0o-",
+    "sparseshare fista": "C4x--",
+    "sparseshare admm": "C5+--",
+    "SPORCO ADMM": "C1s-",
+    "one iteration's Fourier transforms": "k:",
+}
+
 
 def draw_growth(series, file):
     """Time a signal against each size, a panel a size."""
@@ -32,6 +40,37 @@ def draw_growth(series, file):
     panels[0].set_ylabel("µs a signal")
     panels[-1].legend(fontsize=8)
     figure.suptitle("lasso, float32; unless varied 64 features, 256 atoms (512 for the features), 9 non-zeros")
+    _save(figure, file)
+
+
+def draw_conv_growth(series, file):
+    """Time an image against each size of convolutional coding, a panel a size."""
+    axes = {"image": "pixels of a side of the image", "atoms": "atoms", "atom": "pixels of a side of an atom"}
+    figure, panels = plt.subplots(1, len(axes), figsize=(13, 4), sharey=True, layout="constrained")
+    for panel, (walk, label) in zip(panels, axes.items(), strict=True):
+        for name, curve in series.items():
+            if name.startswith(f"{walk}: "):
+                peer = name.removeprefix(f"{walk}: ")
+                panel.loglog(curve["x"], curve["y"], CONV_STYLES.get(peer, "C2^-"), label=peer, markersize=4)
+                panel.set_xticks(curve["x"], [f"{x:,.0f}" for x in curve["x"]], fontsize=8)
+        panel.set_xlabel(label)
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("ms an image")
+    panels[-1].legend(fontsize=8)
+    figure.suptitle("convolutional coding, float32, to 1e-3; unless varied 128 x 128 pixels, 32 atoms 8 x 8")
+    _save(figure, file)
+
+
+def draw_conv_learning(series, file):
+    """Objective of the training images against seconds of learning."""
+    figure, panel = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for name, style in zip(series, ("C0o-", "C1s-", "C3v-"), strict=False):
+        panel.loglog(series[name]["x"], series[name]["y"], style, label=name, markersize=4)
+    panel.set_xlabel("seconds")
+    panel.set_ylabel("objective of the images for the atoms")
+    panel.grid(alpha=0.3)
+    panel.legend()
     _save(figure, file)
 
 
@@ -65,4 +104,10 @@ def _save(figure, file):
     plt.close(figure)
 
 
-DRAWINGS = {"growth": draw_growth, "learning": draw_learning, "memory": draw_memory}
+DRAWINGS = {
+    "growth": draw_growth,
+    "learning": draw_learning,
+    "memory": draw_memory,
+    "conv_growth": draw_conv_growth,
+    "conv_learning": draw_conv_learning,
+}

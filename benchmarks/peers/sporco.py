@@ -75,9 +75,10 @@ def encode(x, atoms, alpha, setting, n_iterations, threads, high_memory=True, to
     return Work(run, rows, label="SPORCO ADMM")
 
 
-def learn(images, atoms, alpha, n_iterations, every, threads):
-    """Dictionary learning, ADMM for the codes and PGM for the atoms, its defaults for large sets but the settings of
-    its own examples for rho and L; atoms after every so many iterations, the clock stopped meanwhile."""
+def learn(images, atoms, alpha, n_iterations, every, method, threads):
+    """Dictionary learning, ADMM for the codes and for the atoms "cns" (ADMM consensus, what its example for grey images
+    takes, settings included) or "pgm" (its default); atoms after every so many iterations, the clock stopped meanwhile.
+    """
     _threads(threads)
     S = np.ascontiguousarray(np.moveaxis(images, 0, -1))
     D = np.ascontiguousarray(np.moveaxis(atoms, 0, -1))
@@ -97,21 +98,20 @@ def learn(images, atoms, alpha, n_iterations, every, threads):
         options = cbpdndl.ConvBPDNDictLearn.Options(
             {
                 "Verbose": False, "StatusHeader": False, "MaxMainIter": n_iterations, "AccurateDFid": False,
-                "Callback": keep,
-                "CBPDN": {"rho": 50.0 * alpha + 0.5, "AutoRho": {"Enabled": True, "Period": 10}},
-                "CCMOD": {"L": 1e3},
+                "Callback": keep, "CBPDN": {"rho": 50.0 * alpha + 0.5},
+                "CCMOD": {"rho": 10.0} if method == "cns" else {"L": 50.0},
             },
-            dmethod="pgm",
+            dmethod=method,
         )  # fmt: skip
         spent[1] = time.perf_counter()
-        cbpdndl.ConvBPDNDictLearn(D, S, alpha, options, dmethod="pgm").solve()
+        cbpdndl.ConvBPDNDictLearn(D, S, alpha, options, dmethod=method).solve()
         for i, mark in enumerate(marks):
             if i == len(least):
                 least.append(np.inf)
             least[i] = min(least[i], mark)
         return {"seconds": np.array(least), "dictionaries": np.array(kept)}
 
-    return Work(run, label="SPORCO learning", warm_up=False)
+    return Work(run, label=f"SPORCO learning, {method}", warm_up=False)
 
 
 class _Objective:

@@ -7,6 +7,7 @@ from row import Line, Row
 ALPHA = 0.2  # of SPORCO's own example
 JUDGED_TO = 1e-4  # relative gap of the codes that say what atoms are worth
 N_ITERATIONS = 200
+METHODS = ("cns", "pgm")
 
 
 def conv_learning(settings, n_atoms=64, support=8, n_images=5, side=128):
@@ -18,16 +19,15 @@ def conv_learning(settings, n_atoms=64, support=8, n_images=5, side=128):
     images = convolutional.crops(n_images, side, settings)
     arrays = {"images": images, "atoms": convolutional.starting_atoms(images, n_atoms, support)}
     every = max(1, n_iterations // 20)
-    outcomes = race(
-        {
-            "sparseshare": ("sparseshare", "conv_learn", arrays, {"alpha": ALPHA, "n_iterations": n_iterations // 2}),
-            "SPORCO": ("sporco", "learn", arrays, {"alpha": ALPHA, "n_iterations": n_iterations, "every": every}),
-        },
-        settings,
-        repeats=1 if settings.quick else 3,
-    )
-    if "failed" in outcomes["SPORCO"]:
-        raise PeerFailed(f"SPORCO sets the mark of this row and failed: {outcomes['SPORCO']['failed']}")
+    sporco = {"alpha": ALPHA, "n_iterations": n_iterations, "every": every}
+    entries = {
+        "sparseshare": ("sparseshare", "conv_learn", arrays, {"alpha": ALPHA, "n_iterations": n_iterations // 2})
+    }
+    entries |= {f"SPORCO {method}": ("sporco", "learn", arrays, sporco | {"method": method}) for method in METHODS}
+    outcomes = race(entries, settings, repeats=1 if settings.quick else 3)
+    failed = [outcome["failed"] for outcome in outcomes.values() if "failed" in outcome]
+    if failed:
+        raise PeerFailed(f"SPORCO sets the mark of this row and failed: {failed[0]}")
     row = Row(
         "conv_learning",
         f"{n_atoms} atoms {support} x {support} from {n_images} images {side} x {side}, float64: time to the objective "
@@ -35,20 +35,21 @@ def conv_learning(settings, n_atoms=64, support=8, n_images=5, side=128):
         "s",
     )
     row.series = {name: _curve(outcome["result"], images, settings) for name, outcome in outcomes.items()}
-    ours, theirs = row.series["sparseshare"], row.series["SPORCO"]
-    mark = theirs["y"][-1]
-    reached = next((x for x, y in zip(ours["x"], ours["y"], strict=True) if y <= mark), None)
-    listed = f"objective {mark:.4f}; ours ends at {ours['y'][-1]:.4f} after {ours['x'][-1]:.2f} s"
-    row.lines.append(
-        Line(
-            outcomes["SPORCO"]["peer"],
-            ours["x"][-1] if reached is None else reached,
-            theirs["x"][-1],
-            4,
-            listed,
-            same=reached is not None,
+    ours = row.series["sparseshare"]
+    for name in list(entries)[1:]:
+        theirs = row.series[name]
+        mark = theirs["y"][-1]
+        reached = next((x for x, y in zip(ours["x"], ours["y"], strict=True) if y <= mark), None)
+        row.lines.append(
+            Line(
+                outcomes[name]["peer"],
+                ours["x"][-1] if reached is None else reached,
+                theirs["x"][-1],
+                4,
+                f"objective {mark:.4f}; ours ends at {ours['y'][-1]:.4f} after {ours['x'][-1]:.2f} s",
+                same=reached is not None,
+            )
         )
-    )
     return row
 
 
