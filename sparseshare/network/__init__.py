@@ -7,6 +7,7 @@ from .layers import Dense, Dropout, Flatten
 from .model import Network
 from .report import parameter_report
 from .sharing import circulant, clustered, hashed, shared, tied, toeplitz
+from .storage import load, save
 
 __all__ = [
     "AvgPool",
@@ -22,9 +23,11 @@ __all__ = [
     "cluster",
     "clustered",
     "hashed",
+    "load",
     "parameter_report",
     "prune",
     "quantize",
+    "save",
     "shared",
     "tied",
     "toeplitz",

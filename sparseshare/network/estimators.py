@@ -34,7 +34,7 @@ class DeepSparseClassifier(ClassifierMixin, NetworkLearner):
         For the weights of layers that have none of their own: `hashed(1 / 8)`, `clustered(32)`, ... Rules that fit any
         shape hold for the output layer, too.
     optimizer : {"adam", "momentum", "sgd"}, default="adam"
-        "momentum" is Nesterov's.
+        Adam, classical momentum, or plain stochastic gradient descent.
     learning_rate : float, default=0.001
         Of "sgd" and "momentum" rather 0.1 or 0.01.
     momentum : float, default=0.9
@@ -311,7 +311,7 @@ class DeepSparseRegressor(RegressorMixin, NetworkLearner):
         For the weights of layers that have none of their own: `hashed(1 / 8)`, `clustered(32)`, ... Rules that fit any
         shape hold for the output layer, too.
     optimizer : {"adam", "momentum", "sgd"}, default="adam"
-        "momentum" is Nesterov's.
+        Adam, classical momentum, or plain stochastic gradient descent.
     learning_rate : float, default=0.001
         Of "sgd" and "momentum" rather 0.1 or 0.01.
     momentum : float, default=0.9

@@ -222,21 +222,30 @@ class NetworkLearner(
 
     def _build(self, X, shape, random_state, going_on):
         """The network, unless the one there is goes on."""
-        n_threads = thread_count(self.n_jobs)
         if going_on:
             if shape != self.input_shape_:
                 raise ValueError(
                     f"X has samples of shape {shape}, the network that goes on was fitted to {self.input_shape_}"
                 )
-            self.network_.set_threads(n_threads)
+            self.network_.set_threads(thread_count(self.n_jobs))
             return
+        self.network_, self.input_shape_ = self._new_network(shape, network_dtype(X), random_state), shape
+
+    def _new_network(self, shape, dtype, random_state):
+        """Hidden layers and the output layer, connected, with first weights."""
         hidden = [self._with_share(layer) for layer in (default_layers(shape) if self.layers is None else self.layers)]
         everywhere = self.share if getattr(self.share, "fits_all", False) else None
         output = Dense(self._n_outputs(), activation="linear", share=everywhere)
-        options = dict(activation=self.activation, threshold=self.threshold, density=self.density, n_threads=n_threads)
-        dtype, last = network_dtype(X), [Flatten(), output]
-        network = Network([*hidden, *last], shape, dtype, random_state, **options)
-        self.network_, self.input_shape_ = network, shape
+        return Network(
+            [*hidden, Flatten(), output],
+            shape,
+            dtype,
+            random_state,
+            activation=self.activation,
+            threshold=self.threshold,
+            density=self.density,
+            n_threads=thread_count(self.n_jobs),
+        )
 
     def _with_share(self, layer):
         if self.share is None or getattr(layer, "share", self) is not None:

@@ -66,7 +66,7 @@ class Network:
     ):
         if not isinstance(random_state, np.random.RandomState):
             random_state = np.random.RandomState(random_state)
-        self.dtype = np.dtype(dtype)
+        self._dtype = np.dtype(dtype).name  # its name, which every format of files can hold
         builder = Builder(
             self.dtype,
             random_state,
@@ -103,6 +103,11 @@ class Network:
         self._first = next((number for number, node in enumerate(self.nodes) if node.parameters), len(self.nodes))
         if self._first < len(self.nodes):
             self.nodes[self._first].input_gradient = False
+
+    @property
+    def dtype(self):
+        """Of the weights."""
+        return np.dtype(self._dtype)
 
     @property
     def parameters(self):

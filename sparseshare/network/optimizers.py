@@ -31,7 +31,9 @@ class SGD:
 
 
 class Momentum:
-    """Gradient descent with Nesterov's momentum (Sutskever et al. 2013, equations 3 and 4, as scikit-learn has it).
+    """Gradient descent with classical momentum (Sutskever et al. 2013, equations 1 and 2).
+
+    Nesterov's would bear less than half the learning rate before it diverges.
 
     Parameters
     ----------

@@ -178,8 +178,8 @@ def _layer_report(node, input_shape, own, density, input_density):
         steps = prod(input_shape[:-1])  # a layer on the last axis works anew at every position
         sizes, counts = (sum(number(p) for p in weights.values()) for number in (_size, _nonzeros))
         nonzeros = steps * counts
-        recurrent = len(weights) > 1 or (weights and steps * _size(next(iter(weights.values()))) == 0)
-        dense = steps * sizes if recurrent else prod(input_shape) * n_outputs
+        # Several weights: a recurrent or an attention layer, of which a deep network would have one set a step.
+        dense = steps * sizes if len(weights) > 1 else prod(input_shape) * n_outputs
     known = 1.0 if np.isnan(input_density) else input_density
     saved = 0 if has_bias else n_outputs
     return LayerReport(

@@ -34,7 +34,7 @@ def test_momentum(gradients, dtype):
     expected, velocity = np.ones((3, 5)), np.zeros((3, 5))
     for gradient in gradients:
         velocity = 0.8 * velocity - 0.1 * gradient
-        expected += 0.8 * velocity - 0.1 * gradient
+        expected += velocity
     np.testing.assert_allclose(steps(Momentum(0.8), parameter_of(dtype), gradients), expected, rtol=1e-4, atol=1e-5)
 
 

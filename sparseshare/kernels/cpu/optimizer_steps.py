@@ -14,11 +14,11 @@ def sgd_step(values, gradient, rate):
 
 @kernel
 def momentum_step(values, gradient, velocity, rate, decay):
-    """velocity = decay * velocity - rate * gradient, values += decay * velocity - rate * gradient (Nesterov)."""
+    """velocity = decay * velocity - rate * gradient, values += velocity (Polyak 1964)."""
     for i in range(len(values)):
         moved = decay * velocity[i] - rate * gradient[i]
         velocity[i] = moved
-        values[i] += decay * moved - rate * gradient[i]
+        values[i] += moved
 
 
 @kernel
