@@ -132,3 +132,35 @@ class _Plan:
             )
 
         run_in_threads(work, n_parts, n_threads)
+
+
+class Dictionary:
+    """Atoms of norm 1 and their interactions; belongs to an operator, so that it is made once.
+
+    Attributes
+    ----------
+    norms : (K,) array, 1 for atoms that are zero
+    zero : (K,) bool array
+    atoms : (K, C, *support) array
+    padded : (n,) array, atoms with their rows filled up with zeros to `width` samples, whole vectors
+    rows : (K * lags * K,) array, the interactions
+    """
+
+    def __init__(self, atoms, n_threads=1):
+        norms = np.linalg.norm(atoms.reshape(len(atoms), -1).astype(np.float64), axis=1)
+        self.zero = norms == 0
+        self.norms = np.where(self.zero, 1, norms).astype(atoms.dtype)
+        self.atoms = atoms / self.norms.reshape(-1, *[1] * (atoms.ndim - 1))
+        lanes = 64 // atoms.itemsize
+        self.width = -(-atoms.shape[-1] // lanes) * lanes
+        padding = [(0, 0)] * (atoms.ndim - 1) + [(0, self.width - atoms.shape[-1])]
+        self.padded = np.pad(self.atoms, padding).reshape(-1)
+        self.rows = interactions(self.atoms, n_threads).reshape(-1)
+
+    @classmethod
+    def of(cls, problem):
+        """The one of a problem's operator."""
+        operator = problem.operator
+        if not hasattr(operator, "_unit_dictionary"):
+            operator._unit_dictionary = cls(problem.atoms, operator.n_threads)
+        return operator._unit_dictionary

@@ -16,7 +16,7 @@ import numpy as np
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, single_threaded_blas
 
-from .interactions import correlations, interactions, size_of_interactions
+from .interactions import Dictionary, correlations, size_of_interactions
 from .maps import SparseMaps
 from .problem import Solution
 from .segments import Lists, Segments
@@ -127,38 +127,6 @@ def _entries(start, j, problem):
     return position * n_components + atom, start.values[mine].astype(problem.dtype)
 
 
-class Dictionary:
-    """Atoms of norm 1 and their interactions; belongs to an operator, so that it is made once.
-
-    Attributes
-    ----------
-    norms : (K,) array, 1 for atoms that are zero
-    zero : (K,) bool array
-    atoms : (K, C, *support) array
-    padded : (n,) array, atoms with their rows filled up with zeros to `width` samples, whole vectors
-    rows : (K * lags * K,) array, the interactions
-    """
-
-    def __init__(self, atoms, n_threads=1):
-        norms = np.linalg.norm(atoms.reshape(len(atoms), -1).astype(np.float64), axis=1)
-        self.zero = norms == 0
-        self.norms = np.where(self.zero, 1, norms).astype(atoms.dtype)
-        self.atoms = atoms / self.norms.reshape(-1, *[1] * (atoms.ndim - 1))
-        lanes = 64 // atoms.itemsize
-        self.width = -(-atoms.shape[-1] // lanes) * lanes
-        padding = [(0, 0)] * (atoms.ndim - 1) + [(0, self.width - atoms.shape[-1])]
-        self.padded = np.pad(self.atoms, padding).reshape(-1)
-        self.rows = interactions(self.atoms, n_threads).reshape(-1)
-
-    @classmethod
-    def of(cls, problem):
-        """The one of a problem's operator."""
-        operator = problem.operator
-        if not hasattr(operator, "_unit_dictionary"):
-            operator._unit_dictionary = cls(problem.atoms, operator.n_threads)
-        return operator._unit_dictionary
-
-
 class Coder:
     """The state of one signal: the correlations of its residual with all atoms, and the non-zeros of every segment.
 
@@ -183,7 +151,7 @@ class Coder:
     def __init__(self, problem, dictionary, signal, start, n_threads):
         geometry = problem.geometry
         self.problem, self.dictionary, self.signal, self.n_threads = problem, dictionary, signal, n_threads
-        self.kernels = kernels_for("cpu", "locally_greedy")
+        self.kernels, self.sweeps = (kernels_for("cpu", name) for name in ("locally_greedy", "residual_descent"))
         self.wraps = geometry.boundary == "circular"
         self.n_atoms = len(problem.atoms)
         self.segments = Segments(geometry.positions, geometry.support, self.wraps, self.n_atoms, dictionary.width + 1)
@@ -316,7 +284,7 @@ class Coder:
         residuals = np.empty((_MEMORY + 1, residual.size), self.q.dtype)
 
         def sweep(stripes):
-            self.kernels.settle(
+            self.sweeps.settle(
                 stripes,
                 self.dictionary.padded,
                 self.dictionary.width,
@@ -390,7 +358,7 @@ class Coder:
         """x - D z, in float64."""
         place = self.lists.places()
         out = self.signal.astype(np.float64)
-        self.kernels.add_atoms(
+        self.sweeps.add_atoms(
             self.lists.index[place],
             -self.lists.value[place].astype(np.float64),
             self.dictionary.atoms.astype(np.float64).reshape(-1),
