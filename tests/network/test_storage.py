@@ -61,7 +61,9 @@ NETWORKS = {
     "pruned": lambda: prune(fitted([Dense(20)]), 0.2),
     "pruned and quantised": lambda: quantize(prune(fitted([Conv(3, 3)], X.reshape(-1, 8, 8)), 0.5), 3),
     "hashed, clustered": lambda: cluster(fitted([Dense(20)], share=hashed(1 / 4)), 7),
-    "labels": lambda: fitted([Dense(8)], y=np.array(["even", "odd"], object)[Y % 2], class_weight={"even": 2.0, "odd": 1.0}),
+    "labels": lambda: fitted(
+        [Dense(8)], y=np.array(["even", "odd"], object)[Y % 2], class_weight={"even": 2.0, "odd": 1.0}
+    ),
     "stopped": lambda: fitted([Dense(8)], early_stopping=True),
     "regression": lambda: DeepSparseRegressor([Dense(8)], max_iter=2, n_iter_no_change=None).fit(X, Y),
     "outputs": lambda: DeepSparseRegressor([Dense(8)], max_iter=2, n_iter_no_change=None).fit(X, X[:, :3]),
@@ -146,7 +148,7 @@ def altered(path, change):
         (lambda header, arrays: header["parameters"].update(layers=[{"part": "system", "parameters": {}}]), "'system'"),
         (lambda header, arrays: header["fitted"].update(fit=1), "unknown attribute 'fit'"),
         (lambda header, arrays: header["weights"].pop(), "holds 3 parameters, its layers have 4"),
-        (lambda header, arrays: arrays.update({key: array[..., :2] for key, array in arrays.items()}), "its layers have"),
+        (lambda header, arrays: arrays.update({key: a[..., :2] for key, a in arrays.items()}), "its layers have"),
         (lambda header, arrays: header.pop("format"), "is no file that sparseshare.network.save has written"),
     ],
 )  # fmt: skip
