@@ -1,15 +1,18 @@
 """Deep networks whose activations are thresholded and whose weights are shared."""
 
+from .attention import Attention
 from .compression import cluster, prune, quantize
 from .convolutional import AvgPool, Conv, MaxPool
 from .estimators import DeepSparseClassifier, DeepSparseRegressor
 from .layers import Dense, Dropout, Flatten
 from .model import Network
+from .recurrent import LSTM, Recurrent
 from .report import parameter_report
 from .sharing import circulant, clustered, hashed, shared, tied, toeplitz
 from .storage import load, save
 
 __all__ = [
+    "Attention",
     "AvgPool",
     "Conv",
     "DeepSparseClassifier",
@@ -17,8 +20,10 @@ __all__ = [
     "Dense",
     "Dropout",
     "Flatten",
+    "LSTM",
     "MaxPool",
     "Network",
+    "Recurrent",
     "circulant",
     "cluster",
     "clustered",

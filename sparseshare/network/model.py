@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sparseshare.threads import single_threaded_blas
+
 from .layers import Builder, Layer
 from .sharing import one_line
 
@@ -148,9 +150,10 @@ class Network:
         caches : list
         """
         caches = []
-        for node in self.nodes:
-            x, cache = node.forward(x, training, random_state)
-            caches.append(cache)
+        with single_threaded_blas:  # once, not in every node
+            for node in self.nodes:
+                x, cache = node.forward(x, training, random_state)
+                caches.append(cache)
         return x, caches
 
     def output(self, x, n_layers=None):
@@ -165,8 +168,9 @@ class Network:
         -------
         ndarray
         """
-        for node in self.nodes[:n_layers]:
-            x = node.forward(x)[0]
+        with single_threaded_blas:
+            for node in self.nodes[:n_layers]:
+                x = node.forward(x)[0]
         return x
 
     def backward(self, dy, caches):
@@ -178,8 +182,9 @@ class Network:
         caches : list
             Of `forward`; emptied.
         """
-        for node in reversed(self.nodes[self._first :]):
-            dy = node.backward(dy, caches.pop())
+        with single_threaded_blas:
+            for node in reversed(self.nodes[self._first :]):
+                dy = node.backward(dy, caches.pop())
 
     def reset_gradients(self):
         """Start new sums."""

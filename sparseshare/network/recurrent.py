@@ -212,7 +212,8 @@ class _RecurrentNode(_StepsNode):
             for t in range(len(states) - 1, -1, -1):
                 if t + 1 < len(states):
                     dz[t] += product(dz[t + 1], back, self.n_threads)
-                activation.differentiate(dz[t], states[t], dz[t], sums, threshold_sums)
+                # A copy: in place the compiled loop cannot work on whole vectors.
+                activation.differentiate(dz[t].copy(), states[t], dz[t], sums, threshold_sums)
         activation.add_threshold_gradient(threshold_sums)
         return self._finish(steps, states, dz)
 
