@@ -9,7 +9,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from sparseshare import KSVD, DictionaryLearning, MiniBatchDictionaryLearning, SparseCoder
-from sparseshare.convolution import ConvSparseCoder
+from sparseshare.convolution import ConvDictionaryLearning, ConvSparseCoder
 from sparseshare.network import DeepSparseClassifier, DeepSparseRegressor, Dense
 
 LEARNERS = [
@@ -19,7 +19,10 @@ LEARNERS = [
     KSVD(n_components=4, max_iter=5, random_state=0),
 ]
 # Atoms shared over positions suit rows of any length that holds them.
-SHARED = [ConvSparseCoder(np.random.default_rng(0).standard_normal((3, 2)), alpha=1e-3)]
+SHARED = [
+    ConvSparseCoder(np.random.default_rng(0).standard_normal((3, 2)), alpha=1e-3),
+    ConvDictionaryLearning(3, 2, alpha=0.1, max_iter=5, random_state=0),
+]
 NETWORKS = [
     DeepSparseClassifier([Dense(32)], learning_rate=0.01, max_iter=50, random_state=0),
     DeepSparseRegressor([Dense(32)], learning_rate=0.01, max_iter=50, random_state=0),

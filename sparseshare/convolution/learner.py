@@ -16,10 +16,9 @@ from sparseshare.validation import check_bool, check_choice, check_number
 from .alternation import Alternation, Batch
 from .atoms import atoms_inside, check_atoms
 from .encoder import SOLVERS, Encoder
-from .geometry import Geometry
 from .initialization import METHODS, initial_atoms
 from .shapes import atom_shapes
-from .signals import check_conv_signals
+from .signals import check_conv_signals, check_support
 from .transformer import ConvTransformer
 from .updates import AtomForm
 
@@ -411,8 +410,7 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
             fitted_shape=None if reset else self._fitted_shape,
         )  # fmt: skip
         self._cells(len(support))
-        for number in {signals.shape(i): i for i in reversed(range(len(signals)))}.values():
-            self._geometry(signals.shape(number), support, number)
+        check_support(support, signals)
         if reset:
             self._check_columns(X, reset=True)
         elif signals.n_channels != self.n_channels_:
@@ -423,12 +421,6 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
         if self.rank1 and (signals.n_channels is None or not self.channels):
             raise ValueError("rank1=True needs signals with channels, and channels=True")
         return signals
-
-    def _geometry(self, shape, support, number):
-        try:
-            return Geometry(shape, support, self.boundary)
-        except ValueError as error:
-            raise ValueError(f"signal {number}: {error}") from None
 
     def _shapes(self):
         """Number of atoms, the spatial axes of their array, and those of each if they differ."""

@@ -221,15 +221,19 @@ def check_atoms_and_signals(atoms, X, *, channels="auto", mask=None, image_shape
     signals = check_conv_signals(
         X, n_axes, n_channels, image_shape=image_shape, fitted_shape=fitted_shape, mask=mask
     )  # fmt: skip
-    support = atoms.shape[1 : n_axes + 1]
+    check_support(atoms.shape[1 : n_axes + 1], signals)
+    return atoms_inside(atoms, n_channels, signals.dtype), signals
+
+
+def check_support(support, signals):
+    """Refuse signals that are smaller than atoms of a shape; the message names the first one."""
     for number in range(1 if signals.same_shape else signals.n_signals):
         shape = signals.shape(number)
         if any(length > samples for length, samples in zip(support, shape, strict=True)):
-            columns = f" (n_features = {shape[0]})" if n_axes == 1 else ""
+            columns = f" (n_features = {shape[0]})" if len(support) == 1 else ""
             raise ValueError(
                 f"atoms of shape {support} are larger than the signal: number {number} of shape {shape}{columns}"
             )
-    return atoms_inside(atoms, n_channels, signals.dtype), signals
 
 
 def as_given(signal, n_channels):

@@ -166,7 +166,7 @@ def test_half_missing_signals_are_filled_in():
     learner = ConvDictionaryLearning(4, 16, alpha=0.1, boundary="full", random_state=0, max_iter=40, tol=0)
     learner.fit(np.where(missing, np.nan, X), mask="nan")
     filled = learner.inverse_transform(learner.encode(np.where(missing, np.nan, X), mask="nan"))
-    assert ((filled - X)[missing] ** 2).sum() < 0.5 * (X[missing] ** 2).sum()
+    assert ((filled - X)[missing] ** 2).sum() < 0.7 * (X[missing] ** 2).sum()
     assert alikeness(learner.components_, atoms).min() > 0.9
 
 
@@ -350,7 +350,7 @@ def test_it_survives_pickling(rng):
         (dict(dict_init="svd"), "'dict_init'.*'k-means"),
         (dict(dict_init=np.zeros((2, 5, 4))), r"dict_init must have the shape \(n_atoms, \*\(4, 4\)\)"),
         (dict(n_fixed=1), "n_fixed=1"),
-        (dict(atom_shape=(50, 4)), "signal 0: atoms of shape .* are larger than the signal"),
+        (dict(atom_shape=(50, 4)), "atoms of shape .* are larger than the signal: number 0"),
         (dict(atom_shape=(4, 0)), "'atom_shape'"),
         (dict(atom_shape="8x8"), "atom_shape must be"),
         (dict(atom_shape=[(4, 4), (3, 3)]), "shapes of 2 atoms, n_components is 3"),
