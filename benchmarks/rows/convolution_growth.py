@@ -20,7 +20,7 @@ def conv_growth(settings):
     }
     row = Row("conv_growth", "convolutional coding, float32, growth with image, atoms and atom size", "ms an image")
     for walk, places in walks.items():
-        for side, n_atoms, support in places[:2] if settings.quick else places:
+        for side, n_atoms, support in places[:1] if settings.quick else places:
             at = {"image": side, "atoms": n_atoms, "atom": support}[walk]
             for name, seconds in _times(settings, side, n_atoms, support).items():
                 curve = row.series.setdefault(f"{walk}: {name}", {"x": [], "y": []})

@@ -15,7 +15,7 @@ def conv_learning(settings, n_atoms=64, support=8, n_images=5, side=128):
 
     Atoms are worth the least objective that they allow, summed over the images; one judge codes for all.
     """
-    side, n_iterations = (side // 2, 40) if settings.quick else (side, N_ITERATIONS)
+    side, n_iterations = (side // 2, 20) if settings.quick else (side, N_ITERATIONS)
     images = convolutional.crops(n_images, side, settings)
     arrays = {"images": images, "atoms": convolutional.starting_atoms(images, n_atoms, support)}
     every = max(1, n_iterations // 20)
