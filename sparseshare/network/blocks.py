@@ -5,8 +5,6 @@ import numpy as np
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, single_threaded_blas
 
-_SPARSE_BELOW = 0.15  # density under which skipping zeros beats a dense product
-
 
 def row_blocks(n_samples, rows_a_sample=1, rows=None):
     """Slices of samples for products: small ones where there are few, so that all threads get some.
@@ -35,20 +33,22 @@ class SparseWeights:
     Parameters
     ----------
     weights : ndarray of shape (n_in, n_out)
+    below : float
+        Density of the other side from which on a dense product is faster, if `weights` needs no padding.
 
     Attributes
     ----------
     padded : C-contiguous ndarray of shape (n_in, n_out + padding)
         Columns of zeros make it a whole number of vectors.
     below : float
-        Density of the other side from which on a dense product is faster.
+        The same for these weights: columns of zeros cost time too.
     """
 
-    def __init__(self, weights):
+    def __init__(self, weights, below):
         n_in, n_out = weights.shape
         step = kernels_for("cpu", "vectors").PADDING
         width = -(-n_out // step) * step
-        self.padded, self.below = np.ascontiguousarray(weights), _SPARSE_BELOW * n_out / width
+        self.padded, self.below = np.ascontiguousarray(weights), below * n_out / width
         if width > n_out:
             self.padded = np.zeros((n_in, width), weights.dtype)
             self.padded[:, :n_out] = weights

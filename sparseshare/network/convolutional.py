@@ -18,6 +18,7 @@ from .thresholds import activation_of
 
 _FEW_CHANNELS = 4  # so few that columns are quicker laid out the other way round
 _COLUMN_BYTES = 5 << 17  # columns of a block of images: with their product they stay in a core's cache
+_SPARSE_BELOW = 0.3  # density of the input under which skipping its zeros beats columns and a dense product
 _GROUPS = 16  # sums over a batch are made in so many parts, whatever the number of threads
 
 
@@ -177,7 +178,7 @@ class _ConvNode(Node):
         counts, tracked = np.zeros(len(blocks), np.int64), {}
         scratch = _Scratch(x.dtype, blocks[0].stop * n_positions * n_rows if blocks else 0)
         # With so few channels a patch is short: listing what is not 0 in it costs more than it saves.
-        sparse = None if training or self.image[2] <= _FEW_CHANNELS else SparseWeights(weights)
+        sparse = None if training or self.image[2] <= _FEW_CHANNELS else SparseWeights(weights, _SPARSE_BELOW)
         activation.begin()
 
         def work(i, worker):

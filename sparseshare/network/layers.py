@@ -18,6 +18,7 @@ from .parameters import Parameter, initial
 from .thresholds import activation_of
 
 _ROWS_OF_SHARED = 1024
+_SPARSE_BELOW = 0.12  # density of the input under which skipping its zeros beats a dense product
 
 
 class Layer(BaseEstimator):
@@ -267,7 +268,7 @@ class _DenseNode(Node):
         # Shared weights need not be spelled out to be multiplied by; making them anew costs as much as many rows.
         spelled = training or not self.weights.shared
         weights = self.weights.full() if spelled else None
-        sparse = SparseWeights(weights) if spelled and not training else None
+        sparse = SparseWeights(weights, _SPARSE_BELOW) if spelled and not training else None
         z = np.empty((len(rows), self.output_shape[-1]), x.dtype)
         y = z.reshape(*x.shape[:-1], self.output_shape[-1])
         blocks = row_blocks(len(x), positions, None if spelled else _ROWS_OF_SHARED)

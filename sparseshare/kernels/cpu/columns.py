@@ -126,24 +126,26 @@ def sparse_columns_product(padded, kh, kw, sy, sx, n_lines, n_pixels, weights, o
     place = np.empty((n_all, width * n_channels + _RUN), np.int32)
     value = np.empty((n_all, width * n_channels + _RUN), padded.dtype)
     first = np.empty((n_all, width + 1), np.int64)  # of a pixel in the list of its line
-    room = weights.shape[0] + _RUN
+    room = run + _RUN
     index, factor = np.empty(room, np.int32), np.empty(room, padded.dtype)
     total = np.empty(weights.shape[1], padded.dtype)
     row = 0
     for i in range(n_images):
         for y in range(n_all):
             _list_line(flat[i, y], n_channels, place[y], value[y], first[y])
-        for y in range(n_lines):
-            for x in range(n_pixels):
-                m = 0
-                for a in range(kh):
-                    source = y * sy + a
+        for a in range(kh):  # line by line of the patches: the weights of one line stay in the nearest cache
+            part_of_weights = weights[a * run : (a + 1) * run]
+            for y in range(n_lines):
+                source = y * sy + a
+                for x in range(n_pixels):
                     low, high = first[source, x * sx], first[source, x * sx + kw]
-                    _copy(place[source], value[source], low, high, np.int32(a * run - x * step), index, factor, m)
-                    m += high - low
-                weighted_rows(weights, index, factor, m, total)
-                _copy_row(total, out[row])
-                row += 1
+                    _copy(place[source], value[source], low, high, np.int32(x * step), index, factor)
+                    weighted_rows(part_of_weights, index, factor, high - low, total)
+                    if a == 0:
+                        _copy_row(total, out[row + y * n_pixels + x])
+                    else:
+                        _add_row(total, out[row + y * n_pixels + x])
+        row += n_lines * n_pixels
 
 
 @part
@@ -159,13 +161,13 @@ def _list_line(line, n_channels, place, value, first):
 
 
 @part
-def _copy(place, value, low, high, shift, index, factor, m):
-    """Append part of a list to another, in whole vectors: what is too much is written over."""
+def _copy(place, value, low, high, shift, index, factor):
+    """Copy part of a list, in whole vectors: what is too much is written over."""
     for start in range(0, high - low, _RUN):
         p, v = place[low + start : low + start + _RUN], value[low + start : low + start + _RUN]
-        i, f = index[m + start : m + start + _RUN], factor[m + start : m + start + _RUN]
+        i, f = index[start : start + _RUN], factor[start : start + _RUN]
         for j in range(_RUN):
-            i[j] = p[j] + shift
+            i[j] = p[j] - shift
             f[j] = v[j]
 
 
@@ -173,3 +175,9 @@ def _copy(place, value, low, high, shift, index, factor, m):
 def _copy_row(source, target):
     for k in range(target.shape[0]):
         target[k] = source[k]
+
+
+@part
+def _add_row(source, target):
+    for k in range(target.shape[0]):
+        target[k] += source[k]
