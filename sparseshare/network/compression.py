@@ -143,7 +143,7 @@ def _prune(parameter, density):
     step = parameter.step
     if pattern is None:
         pattern = Kept.of(mask)
-        parameter.set(np.ascontiguousarray(values.reshape(-1, values.shape[-1]).T[pattern_mask(pattern)]), pattern)
+        parameter.set(np.ascontiguousarray(values.reshape(-1, values.shape[-1]).T[pattern.columns()]), pattern)
     elif isinstance(pattern, Kept):
         index = pattern.index()
         still = np.append(mask, False)[index]
@@ -153,21 +153,6 @@ def _prune(parameter, density):
         numbers = np.where(mask, np.cumsum(mask) - 1, -1)
         parameter.set(values[mask], Merged(pattern, Listed(numbers, int(mask.sum()))))
     parameter.step = step
-
-
-def pattern_mask(pattern):
-    """Which weights a `Kept` pattern keeps, column by column.
-
-    Parameters
-    ----------
-    pattern : Kept
-
-    Returns
-    -------
-    bool ndarray of shape (n_columns, n_rows)
-    """
-    n_rows = int(np.prod(pattern.shape[:-1]))
-    return np.unpackbits(pattern.bits, axis=1, count=n_rows).view(bool)
 
 
 def _values_before_pruning(pattern):

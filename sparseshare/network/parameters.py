@@ -116,11 +116,11 @@ class Parameter:
         if self.pattern is None:
             return self.values
         if self._full is None:
-            # One value more, a zero at the end: where -1 points.
-            padded = np.append(self.values, self.values.dtype.type(0))
-            self._full = np.take(padded, self.index, mode="wrap")
-            if self._signs is not None:
-                self._full *= self._signs
+            index, full = self.index, np.empty(self.shape, self.values.dtype)
+            kernels_for("cpu", "shared_products").spell_out(
+                self.values, index.reshape(-1), self._flat_signs(), full.reshape(-1)
+            )
+            self._full = full
         return self._full
 
     def product(self, rows):
@@ -170,13 +170,15 @@ class Parameter:
         if self.pattern is None:
             self.gradient += gradient
             return
-        index, signs = self.index, self.signs
         kernels_for("cpu", "shared_products").gather_gradients(
             np.ascontiguousarray(gradient, self.values.dtype).reshape(-1),
-            index.reshape(-1),
-            np.empty(0, np.int8) if signs is None else signs.reshape(-1),
+            self.index.reshape(-1),
+            self._flat_signs(),
             self.gradient,
         )
+
+    def _flat_signs(self):
+        return np.empty(0, np.int8) if self.signs is None else self.signs.reshape(-1)
 
     def reset_gradient(self):
         """Start a new sum."""

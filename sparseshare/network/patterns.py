@@ -176,8 +176,8 @@ class Kept(Pattern):
     ----------
     shape : tuple of int
         The last axis counts the columns.
-    bits : uint8 ndarray of shape (n_columns, ceil(n_rows / 8))
-        `numpy.packbits` of which weights of a column have a value.
+    bits : uint64 ndarray of shape (n_columns, ceil(n_rows / 64))
+        Which weights of a column have a value, the lowest bit first.
     """
 
     def __init__(self, shape, bits):
@@ -187,18 +187,25 @@ class Kept(Pattern):
     @classmethod
     def of(cls, mask):
         """From a boolean array."""
-        return cls(mask.shape, np.packbits(mask.reshape(-1, mask.shape[-1]).T, axis=1))
+        columns = mask.reshape(-1, mask.shape[-1]).T
+        packed = np.zeros((len(columns), 8 * -(-columns.shape[1] // 64)), np.uint8)
+        packed[:, : -(-columns.shape[1] // 8)] = np.packbits(columns, axis=1, bitorder="little")
+        return cls(mask.shape, packed.view("<u8").astype(np.uint64, copy=False))
 
     @property
     def nbytes(self):
         return self.bits.nbytes
 
+    def columns(self):
+        """Which weights have a value, a bool array of shape (n_columns, n_rows)."""
+        packed = self.bits.astype("<u8", copy=False).view(np.uint8)
+        return np.unpackbits(packed, axis=1, count=prod(self.shape[:-1]), bitorder="little").view(bool)
+
     def index(self):
-        n_rows = prod(self.shape[:-1])
-        mask = np.unpackbits(self.bits, axis=1, count=n_rows).view(bool)
+        mask = self.columns()
         index = np.cumsum(mask, dtype=np.int32) - 1
         index[~mask.ravel()] = -1
-        return np.ascontiguousarray(index.reshape(-1, n_rows).T).reshape(self.shape)
+        return np.ascontiguousarray(index.reshape(mask.shape).T).reshape(self.shape)
 
     def state(self):
         return {"shape": self.shape, "bits": self.bits}

@@ -4,8 +4,9 @@ import numpy as np
 
 from sparseshare.kernels.dispatch import kernels_for
 
-_COLUMNS = 32  # one part in so many of a hashed matrix is made at a time
-_LEAST = 16
+_LINE = 64  # bytes of a vector, and of a cache line
+_PANEL_BYTES, _TURNED_BYTES = 2 * _LINE, 8 * _LINE  # of a row of scratch
+_CACHE = 2**20  # bytes of the rows that stay at hand while panels go by
 
 
 def hashed_product(rows, values, pattern):
@@ -21,15 +22,18 @@ def hashed_product(rows, values, pattern):
     -------
     ndarray of shape (n, n_out)
     """
-    n_in, n_out = pattern.shape
-    kernels = kernels_for("cpu", "shared_products")
-    out = np.empty((len(rows), n_out), values.dtype)
-    width = min(n_out, max(_LEAST, -(-n_out // _COLUMNS)))
-    tile = np.empty((n_in, width), values.dtype)
-    for first in range(0, n_out, width):
-        part = tile[:, : min(width, n_out - first)]
-        kernels.hashed_columns(values, pattern.seed, pattern.signed, n_out, first, part)
-        out[:, first : first + width] = rows @ part
+    out = np.empty((len(rows), pattern.shape[1]), values.dtype)
+    n_in = pattern.shape[0]
+    passes = -(-max(rows.size, 1) * values.itemsize // _CACHE)
+    depth = -(-n_in // passes)
+    kernels_for("cpu", "shared_products").hashed_product(
+        np.ascontiguousarray(rows, values.dtype),
+        values,
+        pattern.seed,
+        pattern.signed,
+        _aligned(depth, _PANEL_BYTES, values.dtype),
+        out,
+    )
     return out
 
 
@@ -47,7 +51,16 @@ def pruned_product(rows, values, pattern):
     ndarray of shape (n, n_out)
     """
     out = np.empty((len(rows), pattern.shape[1]), values.dtype)
+    few = len(rows) * values.itemsize <= _LINE
+    turned = _aligned(pattern.shape[0], _LINE if few else _TURNED_BYTES, values.dtype)
     kernels_for("cpu", "shared_products").pruned_product(
-        np.ascontiguousarray(rows, values.dtype), values, pattern.bits, out
+        np.ascontiguousarray(rows, values.dtype), values, pattern.bits, turned, out
     )
     return out
+
+
+def _aligned(n_rows, row_bytes, dtype):
+    """Scratch that begins with a cache line: a vector across two of them takes twice as long to load."""
+    memory = np.empty(n_rows * row_bytes + _LINE, np.uint8)
+    start = -memory.ctypes.data % _LINE
+    return memory[start : start + n_rows * row_bytes].view(dtype).reshape(n_rows, -1)

@@ -3,8 +3,9 @@
 import numpy as np
 
 from .jit import kernel, part
+from .register_sums import ROWS, gathered_row, gathered_rows, lowest_bit, panel_rows
 
-_ROWS = 64  # batch rows at a time: accumulators of 256 bytes, four vector registers of 64
+_TURN = 16  # columns that are turned into rows at a time, and back
 _FIRST, _SECOND, _GOLDEN = np.uint32(0x7FEB352D), np.uint32(0x846CA68B), np.uint32(0x9E3779B9)
 _16, _15, _1 = np.uint32(16), np.uint32(15), np.uint32(1)
 _HALF = np.uint64(32)
@@ -38,28 +39,91 @@ def hashed_index(n_values, seed, index, signs):
         signs[p] = np.int8(1 - 2 * np.int32(word & _1))
 
 
+@part
+def hashed_panel(values, key, signed, n_columns, top, n, first, words, signs, panel):
+    """Rows top to top + n, and columns from `first` on, of a hashed matrix.
+
+    Words first, then values: the arithmetic goes by vectors, the look-up one by one.
+    """
+    n_values, width = np.uint64(len(values)), panel.shape[1]
+    one, two = values.dtype.type(1), values.dtype.type(2)
+    for begin in range(0, n, _TURN):
+        n_rows = min(_TURN, n - begin)
+        for i in range(n_rows):
+            start = np.uint32((top + begin + i) * n_columns + first)
+            some_words, some_signs = words[i], signs[i]
+            for j in range(width):  # past the end of the row there are other weights, which go nowhere
+                word = mix(np.uint32(start + np.uint32(j)) ^ key)
+                some_words[j] = np.uint32((np.uint64(word) * n_values) >> _HALF)
+                some_signs[j] = one - two * values.dtype.type(np.int32(word & _1)) if signed else one
+        for i in range(n_rows):
+            line, some_words, some_signs = panel[begin + i], words[i], signs[i]
+            for j in range(width):
+                line[j] = some_signs[j] * values[some_words[j]]
+
+
 @kernel
-def hashed_columns(values, seed, signed, n_columns, first, tile):
-    """Some columns of a hashed matrix.
+def hashed_product(rows, values, seed, signed, panel, out):
+    """Rows times a hashed matrix, of which a narrow panel is made at a time.
+
+    Parameters
+    ----------
+    rows : (n, n_in) array
+    values : (n_values,) array
+    seed : int
+    signed : bool
+    panel : (depth, PANEL vectors) array, scratch: so many rows of the matrix at a time
+    out : (n, n_out) array, out
+    """
+    (n, n_in), n_out = rows.shape, out.shape[1]
+    depth, width = panel.shape
+    key, start = mix(np.uint32(np.uint32(seed) + _GOLDEN)), np.int64(0)
+    words, signs = np.empty((_TURN, width), np.uint32), np.empty((_TURN, width), values.dtype)
+    sums = np.empty((ROWS, width), rows.dtype)
+    last = np.zeros((ROWS, n_in), rows.dtype)  # the rows that are left over
+    whole = n - n % ROWS
+    for i in range(whole, n):
+        last[i - whole] = rows[i]
+    out[:] = 0
+    for left in range(0, n_in, depth):
+        n_deep = min(depth, n_in - left)
+        for first in range(0, n_out, width):
+            size = min(width, n_out - first)
+            hashed_panel(values, key, signed, n_out, left, n_deep, first, words, signs, panel)
+            for top in range(0, n, ROWS):
+                if top < whole and size == width:
+                    panel_rows(rows, top, left, n_deep, panel, out, top, first)
+                    continue
+                sums[:] = 0
+                if top < whole:
+                    panel_rows(rows, top, left, n_deep, panel, sums, start, start)
+                else:
+                    panel_rows(last, start, left, n_deep, panel, sums, start, start)
+                for r in range(min(ROWS, n - top)):
+                    for j in range(size):
+                        out[top + r, first + j] += sums[r, j]
+
+
+@kernel
+def spell_out(values, index, signs, out):
+    """The weights that values stand for.
 
     Parameters
     ----------
     values : (n_values,) array
-    seed : int
-    signed : bool
-    n_columns : int, of the matrix
-    first : int, the first column wanted
-    tile : (n_in, c) array, out
+    index : (n,) int32 array, -1 for a weight that is 0
+    signs : (n,) int8 array, or empty for +1
+    out : (n,) array of values' dtype, out
     """
-    key, n = mix(np.uint32(np.uint32(seed) + _GOLDEN)), np.uint64(len(values))
-    n_in, c = tile.shape
-    for i in range(n_in):
-        start = np.uint32(i * n_columns + first)
-        row = tile[i]
-        for j in range(c):
-            word = mix(np.uint32(start + np.uint32(j)) ^ key)
-            value = values[np.int32((np.uint64(word) * n) >> _HALF)]
-            row[j] = -value if signed and (word & _1) else value
+    zero = values.dtype.type(0)
+    if len(signs) > 0:
+        for p in range(len(out)):
+            i = index[p]
+            out[p] = values[i] * values.dtype.type(signs[p]) if i >= 0 else zero
+    else:
+        for p in range(len(out)):
+            i = index[p]
+            out[p] = values[i] if i >= 0 else zero
 
 
 @kernel
@@ -87,51 +151,46 @@ def gather_gradients(gradient, index, signs, sums):
 
 
 @kernel
-def pruned_product(rows, values, bits, out):
+def pruned_product(rows, values, bits, turned, out):
     """Rows times a matrix of which few entries are kept.
 
     Parameters
     ----------
     rows : (n, n_in) array
     values : (nnz,) array, column after column of the matrix
-    bits : (n_out, ceil(n_in / 8)) uint8 array: which entries of a column are kept, the highest bit first
+    bits : (n_out, ceil(n_in / 64)) uint64 array: which entries of a column are kept, the lowest bit first
+    turned : (n_in, one vector or PARTS) array, scratch: rows as columns
     out : (n, n_out) array, out
     """
-    n, n_in = rows.shape
-    n_out, n_bytes = bits.shape
-    zero = values.dtype.type(0)
-    places = np.empty(n_in + 8, np.int32)
-    turned = np.empty((n_in, min(n, _ROWS)), rows.dtype)
-    sums = np.empty(_ROWS, rows.dtype)
-    for first in range(0, n, _ROWS):
-        size = min(_ROWS, n - first)
-        for i in range(n_in):
-            column = turned[i]
+    (n, n_in), width = rows.shape, turned.shape[1]
+    n_out, n_words = bits.shape
+    one, narrow = np.uint64(1), width * rows.itemsize == 64
+    places, sums = np.empty(n_in, np.int32), np.empty((_TURN, width), rows.dtype)
+    for top in range(0, n, width):
+        size = min(width, n - top)
+        if size < width:
+            turned[:] = 0
+        for left in range(0, n_in, _TURN):  # a cache line of every row at a time
+            right = min(left + _TURN, n_in)
             for t in range(size):
-                column[t] = rows[first + t, i]
+                for i in range(left, right):
+                    turned[i, t] = rows[top + t, i]
         done = 0
-        for j in range(n_out):
-            count = 0
-            for b in range(n_bytes):
-                byte = bits[j, b]
-                if byte:
-                    for bit in range(8):  # written always, counted only where the bit is set: no branch
-                        places[count] = 8 * b + bit
-                        count += (byte >> np.uint8(7 - bit)) & 1
+        for left in range(0, n_out, _TURN):
+            right = min(left + _TURN, n_out)
+            for j in range(left, right):
+                n_kept = 0
+                for b in range(n_words):
+                    word = bits[j, b]
+                    while word:
+                        places[n_kept] = 64 * b + lowest_bit(word)
+                        n_kept += 1
+                        word &= word - one
+                if narrow:
+                    gathered_row(turned, places, n_kept, values, done, sums[j - left])
+                else:
+                    gathered_rows(turned, places, n_kept, values, done, sums[j - left])
+                done += n_kept
             for t in range(size):
-                sums[t] = zero
-            k = 0
-            while k + 4 <= count:
-                w0, w1, w2, w3 = values[done + k], values[done + k + 1], values[done + k + 2], values[done + k + 3]
-                x0, x1, x2, x3 = turned[places[k]], turned[places[k + 1]], turned[places[k + 2]], turned[places[k + 3]]
-                for t in range(size):
-                    sums[t] += w0 * x0[t] + w1 * x1[t] + w2 * x2[t] + w3 * x3[t]
-                k += 4
-            while k < count:
-                w0, x0 = values[done + k], turned[places[k]]
-                for t in range(size):
-                    sums[t] += w0 * x0[t]
-                k += 1
-            done += count
-            for t in range(size):
-                out[first + t, j] = sums[t]
+                for j in range(left, right):
+                    out[top + t, j] = sums[j - left, t]
