@@ -14,6 +14,7 @@ from .updates import AtomObjective, update_atoms
 _WARM = {"lgcd": 2, "working_set": 2, "fista": 10, "admm": 10}
 _COLD = {"lgcd": 6, "working_set": 8, "fista": 30, "admm": 20}
 _ONCE = {"lgcd": 10, "working_set": 20, "fista": 100, "admm": 50}
+_ATTEMPTS = 6  # of a coding that has not descended, each twice as long as the one before
 _PATIENCE = 10  # batches without a non-zero after which an atom is dead
 _ROUNDING = {4: 1e-5, 8: 1e-10}  # of the energy: a rise of the objective that is none
 
@@ -125,19 +126,17 @@ class Alternation:
     def _coded(self, signals):
         """Codes no worse than those of the turn before: an encoder for the atoms, the codes, their objective."""
         start, tolerance = self.maps, _ROUNDING[self.atoms.dtype.itemsize] * self.statistics.energy
-        while True:
+        for _ in range(_ATTEMPTS):
             encoder = self._encoder(_COLD if start is None else _WARM, signals)
             solutions = encoder.encode(signals, self.alpha, masks=signals.masks, init=start, sparse=True)
             maps = [solution.maps for solution in solutions]
             objective = sum(solution.objective for solution in solutions)
-            done = all(solution.converged for solution in solutions)
-            if objective <= self.objective + tolerance:
+            if self.maps is None or objective <= self.objective + tolerance:
                 return encoder, maps, objective
             # A solver that does not descend step by step was stopped on its way: let it go on.
             start = maps
             self.effort *= 2
-            if done:
-                return encoder, self.maps, self.objective
+        return encoder, self.maps, self.objective
 
     def _count(self, signals, maps, encoder, objective):
         """Statistics of coded signals, and their function of the atoms.
