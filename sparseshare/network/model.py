@@ -16,11 +16,13 @@ class Network:
     layers : sequence of Layer
     input_shape : tuple of int
         Of one sample.
-    dtype : dtype, default=numpy.float64
+    dtype : dtype, default="float64"
     random_state : RandomState or int, default=0
         For first weights.
-    activation, threshold, density : default="relu", None and None
-        What layers use that leave them open.
+    activation : str, default="relu"
+        Of layers that leave it open, as are the next two.
+    threshold : float, "learned", "per_unit" or None, default=None
+    density : float or None, default=None
     n_threads : int, default=1
 
     Attributes
@@ -58,7 +60,7 @@ class Network:
         self,
         layers,
         input_shape,
-        dtype=np.float64,
+        dtype="float64",
         random_state=0,
         *,
         activation="relu",

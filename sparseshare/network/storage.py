@@ -98,6 +98,16 @@ def load(path):
     ------
     ValueError
         If the file is none of these, or of a later format.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sparseshare.network import DeepSparseRegressor, load, save
+    >>> network = DeepSparseRegressor(max_iter=1, n_iter_no_change=None).fit([[0.0], [1.0]], [0.0, 1.0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(network, f"{folder}/line.npz")
+    ...     load(f"{folder}/line.npz").input_shape_
+    (1,)
     """
     try:
         with np.load(path, allow_pickle=False) as file:
