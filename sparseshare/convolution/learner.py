@@ -165,6 +165,9 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
     before they are counted into the statistics: each such update lowers the true objective, too, of which the values
     in `loss_curve_` are then bounds from above.
 
+    The problem has local minima. The commonest is an atom that has settled shifted, part of it cut off: a larger `alpha`,
+    a few more atoms or samples than needed, or another `random_state` help.
+
     References
     ----------
     T. Moreau, A. Gramfort, "DiCoDiLe: distributed convolutional dictionary learning", 2020.
@@ -180,7 +183,7 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
     >>> atom = np.array([1.0, 2.0, 1.0, -1.0])
     >>> maps = rng.uniform(1, 2, (5, 97)) * (rng.random((5, 97)) < 0.03)
     >>> signals = np.stack([np.convolve(one, atom) for one in maps])
-    >>> learner = ConvDictionaryLearning(1, 4, alpha=0.01, boundary="full", random_state=0).fit(signals)
+    >>> learner = ConvDictionaryLearning(1, 4, alpha=1, boundary="full", random_state=0).fit(signals)
     >>> cosine = abs(learner.components_[0] @ atom) / np.linalg.norm(atom)
     >>> bool(cosine > 0.99), learner.encode(signals).shape, learner.transform(signals).shape
     (True, (5, 1, 97), (5, 2))
