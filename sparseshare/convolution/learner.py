@@ -165,8 +165,8 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
     before they are counted into the statistics: each such update lowers the true objective, too, of which the values
     in `loss_curve_` are then bounds from above.
 
-    The problem has local minima. The commonest is an atom that has settled shifted, part of it cut off: a larger `alpha`,
-    a few more atoms or samples than needed, or another `random_state` help.
+    The problem has local minima. The commonest is an atom that has settled shifted, part of it cut off: a larger
+    `alpha`, a few more atoms or samples than needed, or another `random_state` help.
 
     References
     ----------
