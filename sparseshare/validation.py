@@ -258,7 +258,13 @@ def check_stack(X, n_axes=2, *, name="X", one="image"):
         raise TypeError(f"Sparse data was passed for {name}, but {one}s must be dense: use its toarray()")
     if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1 and len(X) and np.ndim(X[0]) >= n_axes:
         X = list(X)
-    if isinstance(X, list | tuple) and len(X) and all(getattr(image, "ndim", 0) >= n_axes for image in X):
+    if isinstance(X, list | tuple) and any(getattr(image, "ndim", 0) >= n_axes for image in X):
+        for number, image in enumerate(X):
+            if getattr(image, "ndim", 0) < n_axes:
+                raise ValueError(
+                    f"{name} mixes dimensions: {one} {number} has the shape {np.shape(image)}, each must be an array "
+                    f"with at least {n_axes} axes"
+                )
         return [_check_image(image, f"{one} {number} of {name}") for number, image in enumerate(X)]
     try:
         array = X if hasattr(X, "ndim") else np.asarray(X)

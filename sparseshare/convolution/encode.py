@@ -66,11 +66,11 @@ def conv_sparse_encode(
     solver : str, default="auto"
         - "lgcd": locally greedy coordinate descent; the fastest for sparse codes. Not for masks, joint penalties,
           smoothness and boundary="valid"
-        - "working_set": coordinate descent on the few coefficients in use; the fastest to high accuracy
+        - "working_set": coordinate descent on the few coefficients in use, for all but smoothness and weights of 0
         - "fista": accelerated proximal gradient with backtracking, for every problem
         - "admm": in the frequency domain, for every problem
         - "omp": orthogonal matching pursuit, with `n_nonzero_coefs` or `max_error` in the place of alpha
-        - "auto": the first of them that can
+        - "auto": "lgcd" where it can, else "working_set", or "fista" if that cannot or the codes are not sparse
     positive : bool, default=False
         Codes >= 0.
     mask : bool array of X's shape, with or without channels, or "nan", default=None
@@ -168,8 +168,8 @@ def conv_sparse_encode(
     atoms, X = check_atoms_and_signals(atoms, X, channels=channels, mask=mask)
     encoder = Encoder(atoms, options, n_jobs)
     start = None if init is None else _check_init(init, X, encoder)
-    encoder.check_memory([X.shape(i) for i in range(len(X))], len(X[0]), sparse_output)
     masks = X.masks
+    encoder.check_memory(X, masks, sparse_output)
     alpha = encoder.alpha(X, masks)
     solutions = encoder.encode(X, alpha, masks=masks, init=start, sparse=sparse_output)
     warn_about(solutions, encoder, X, masks, alpha)

@@ -286,8 +286,7 @@ class ConvTransformer(TransformerMixin, VersionedPickle, BaseEstimator):
         return self.alpha_ if self.alpha_relative and self.solver != "omp" else encoder.alpha(signals, signals.masks)
 
     def _solve(self, encoder, signals, sparse):
-        n_codes = signals.n_channels if signals.separate else 1
-        encoder.check_memory([signals.shape(number) for number in range(len(signals))], n_codes, sparse)
+        encoder.check_memory(signals, signals.masks, sparse)
         alpha = self._alpha(encoder, signals)
         solutions = encoder.encode(signals, alpha, masks=signals.masks, sparse=sparse)
         warn_about(solutions, encoder, signals, signals.masks, alpha, stacklevel=4)

@@ -42,7 +42,7 @@ def applies(problem):
     return None
 
 
-def solve(problem, *, start=None, tol=1e-9, max_iter=None, n_threads=1):
+def solve(problem, *, start=None, tol=1e-9, max_iter=None, n_threads=1, densest=None):
     """Minimise over few coordinates exactly, add those that break the optimality conditions most, and again.
 
     A round takes one correlation of the residual with all atoms, piece by piece, which gives the duality gap and the
@@ -60,6 +60,9 @@ def solve(problem, *, start=None, tol=1e-9, max_iter=None, n_threads=1):
         Rounds; None is 200.
     n_threads : int, default=1
         For the correlations; the result does not depend on it.
+    densest : float or None, default=None
+        Give up, without convergence, when atoms in use cover an average sample more often than this: the Gram matrix
+        of a working set then costs more than transforms of whole maps.
 
     Returns
     -------
@@ -86,6 +89,8 @@ def solve(problem, *, start=None, tol=1e-9, max_iter=None, n_threads=1):
     usable = np.isfinite(conditions.of(coordinates))
     coordinates, values = coordinates[usable], values[usable]
     target, max_iter, n_iter = tol * problem.energy, _ROUNDS if max_iter is None else max_iter, 0
+    geometry = problem.geometry
+    most = np.inf if densest is None else densest * problem.signal[:, 0].size / prod(geometry.support)
     while True:
         residual = windows.residual(coordinates, values)
         weighted = windows.weigh(residual)
@@ -96,7 +101,7 @@ def solve(problem, *, start=None, tol=1e-9, max_iter=None, n_threads=1):
         penalty, gap = conditions.gap(coordinates, values, inside, fit2, worst)
         breach = max(excess, conditions.breach(coordinates, values, inside))
         converged = gap <= target or breach <= conditions.floor
-        if converged or n_iter >= max_iter:
+        if converged or n_iter >= max_iter or len(coordinates) > most:
             break
         n_iter += 1
         needed = problem.alpha * target / (4 * penalty) if penalty > 0 else 0.0

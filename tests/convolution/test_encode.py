@@ -173,6 +173,17 @@ def test_mask_without_channels_is_that_of_all(rng):
     )
 
 
+def test_codes_that_are_not_sparse_are_left_to_fista(rng, monkeypatch):
+    X, atoms = rng.standard_normal((1, 24, 24)), rng.standard_normal((6, 5, 5))
+    options = {"alpha": 0.02, "alpha_relative": True, "mask": rng.random(X.shape) < 0.4, "tol": 1e-4}
+    codes, sparse = conv_sparse_encode(X, atoms, solver="working_set", return_info=True, **options)
+    assert_array_equal(conv_sparse_encode(X, atoms, **options), codes)
+    monkeypatch.setattr("sparseshare.convolution.encoder._DENSEST", 0.5 * np.count_nonzero(codes) * 25 / 24**2)
+    _, dense = conv_sparse_encode(X, atoms, return_info=True, **options)
+    assert dense["converged"].all() and dense["n_iter"] > 5 * sparse["n_iter"]
+    assert_allclose(dense["objective"], sparse["objective"], rtol=1e-3)
+
+
 def test_memory_that_would_not_fit(rng, monkeypatch):
     monkeypatch.setattr("sparseshare.convolution.encoder.available_memory", lambda: 10**6)
     with pytest.raises(MemoryError, match=r"coding needs about .* GB.*Lower n_jobs, the size of the signals"):
@@ -211,6 +222,8 @@ BAD = [
     ({"X": np.ones((1, 12, 12), complex)}, "Complex data not supported"),
     ({"X": np.zeros((0, 12, 12))}, "0 sample"),
     ({"X": [["a"] * 12] * 12}, "numbers"),
+    ({"X": [np.ones((12, 12)), np.ones(12)]}, "mixes dimensions: signal 1 has the shape"),
+    ({"X": [np.ones((12, 12)), np.ones((12, 12, 3))], "channels": False}, "different dimensions"),
     ({"solver": "lgcd", "boundary": "valid"}, "lgcd"),
     ({"solver": "lgcd", "mask": np.eye(12, dtype=bool)[None]}, "lgcd"),
     ({"device": "gpu"}, "'device' parameter"),
