@@ -114,11 +114,9 @@ class Alternation:
     def _encoder(self, iterations, signals):
         solver, most = self.options.solver, self.options.max_iter
         if solver == "auto":
-            solver = "fista"  # with missing samples it does more a turn than the working set
-            if signals.masks is None:
-                first = signals[0]
-                operator = Encoder(self.atoms, self.options).operator(first.shape[2:])
-                solver = choose_solver(self.options.problem(first, operator, self.alpha))
+            first, mask = signals[0], None if signals.masks is None else signals.masks[0]
+            operator = Encoder(self.atoms, self.options).operator(first.shape[2:])
+            solver = choose_solver(self.options.problem(first, operator, self.alpha, mask))
         iterations = self.effort * iterations[solver]
         iterations = iterations if most is None else min(most, iterations)
         return Encoder(self.atoms, replace(self.options, solver=solver, max_iter=iterations), self.n_jobs)
