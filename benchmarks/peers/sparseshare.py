@@ -100,11 +100,18 @@ def conv_arrays(x, atoms, threads, **options):
 
 
 def conv_fit(images, atoms, alpha, n_iterations, threads):
-    """Learning from images, all of it."""
+    """Learning from images in batches, all of it."""
 
     def run():
         learner = ConvDictionaryLearning(
-            len(atoms), atoms.shape[1:], alpha=alpha, dict_init=atoms, max_iter=n_iterations, tol=0, n_jobs=threads
+            len(atoms),
+            atoms.shape[1:],
+            alpha=alpha,
+            method="online",
+            dict_init=atoms,
+            max_iter=n_iterations,
+            tol=0,
+            n_jobs=threads,
         )
         return learner.fit(images).components_
 

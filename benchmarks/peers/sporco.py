@@ -44,13 +44,16 @@ def iterations(x, atoms, alpha, targets, settings, most, threads):
 
     def run():
         counts = np.full((len(settings), len(targets)), -1)
+        best = np.full(len(targets), most)
         for row, setting in zip(counts, settings, strict=True):
             judge = _Objective(D, S, alpha)
 
             def reached(solver, row=row, judge=judge):
                 value = judge(solver.Y)
                 row[(row < 0) & (value <= np.array(targets))] = solver.k + 1
-                return bool((row > 0).all())
+                np.minimum(best, np.where(row > 0, row, most), out=best)
+                # A setting that another one has beaten to every target left is of no use.
+                return bool(((row > 0) | (solver.k + 1 >= best)).all())
 
             ConvBPDN(D, S, alpha, _options(alpha, most, **setting, Callback=reached)).solve()
         return {"counts": counts}
