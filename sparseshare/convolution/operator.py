@@ -1,4 +1,4 @@
-"""The convolution of activation maps with atoms, its adjoint, and its norm, by Fourier transforms."""
+"""The convolution of activation maps with atoms, its adjoint, and its norm: by Fourier transforms, or directly."""
 
 from functools import cached_property
 from math import prod
@@ -9,6 +9,11 @@ from scipy import fft
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads
 
+from .interactions import correlations
+
+# Up to here the direct form takes less time than Fourier transforms, by measurement; for 1-D signals, and for others:
+_TAPS = 128, 32  # samples of an atom, channels included, correlated with the signal
+_FEW = 0.05, 0.01  # share of non-zeros in the maps, each of which adds an atom
 _CHUNK = 2**16  # samples transformed at once: their spectra stay in the cache, and memory stays at that of the maps
 _LANES = 8  # sums over atoms, added up in this order whatever the number of threads
 _FREQUENCIES = 2**12  # whose Gram matrices are decomposed at once
@@ -80,6 +85,8 @@ class Convolution:
         -------
         ndarray of shape (n_signals, n_channels, *signal_shape)
         """
+        if np.count_nonzero(maps) <= _FEW[self.geometry.n_axes > 1] * maps.size:
+            return self._synthesize_directly(maps)
         add, atoms, half = self._kernels.add_synthesis, self._flat_spectra, self.spectra.shape[2:]
         chunks = self._chunks(len(maps))
         lanes = max(1, min(_LANES, len(chunks) // 2))
@@ -106,6 +113,8 @@ class Convolution:
         ndarray of shape (n_signals, n_components, *positions)
         """
         geometry = self.geometry
+        if prod(self.atoms.shape[1:]) <= _TAPS[geometry.n_axes > 1]:
+            return self._correlate_directly(signal)
         if geometry.boundary == "valid":
             padded = np.zeros((*signal.shape[:2], *geometry.grid), self.dtype)
             padded[(..., *self._visible)] = signal
@@ -122,6 +131,40 @@ class Convolution:
             out[:, some] = self._back(part.reshape(*part.shape[:2], *half))[(..., *self._inside)]
 
         run_in_threads(work, len(chunks), self.n_threads)
+        return out
+
+    def _synthesize_directly(self, maps):
+        """D z, atom by atom: for maps with few non-zeros."""
+        geometry, n_components = self.geometry, len(self.atoms)
+        reach = [max(sizes) for sizes in zip(geometry.signal_shape, geometry.positions, strict=True)]
+        shapes = [
+            np.array([1] * (3 - geometry.n_axes) + list(shape))
+            for shape in (geometry.positions, reach, geometry.support)
+        ]
+        out = np.zeros((len(maps), self.atoms.shape[1], *reach), self.dtype)
+        for flat, signal in zip(maps.reshape(len(maps), -1), out, strict=True):
+            places = np.flatnonzero(flat)
+            atom, position = np.divmod(places, geometry.n_positions)
+            kernels_for("cpu", "residual_descent").add_atoms(
+                position * n_components + atom,
+                flat[places],
+                self.atoms.reshape(-1),
+                n_components,
+                *shapes,
+                signal.reshape(-1),
+            )
+        return np.ascontiguousarray(out[(..., *self._visible)])
+
+    def _correlate_directly(self, signal):
+        """D'r, sample by sample: for atoms of few samples."""
+        geometry = self.geometry
+        out = np.empty((len(signal), len(self.atoms), *geometry.positions), self.dtype)
+        if geometry.boundary == "valid":
+            border = [(0, 0), (0, 0), *((length - 1, length - 1) for length in geometry.support)]
+            signal = np.pad(signal, border)
+        for one, maps in zip(signal.astype(self.dtype, copy=False), out, strict=True):
+            found = correlations(one, self.atoms, geometry.boundary == "circular", self.n_threads)
+            maps[...] = np.moveaxis(found, -1, 0)
         return out
 
     @cached_property

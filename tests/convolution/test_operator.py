@@ -40,6 +40,27 @@ def test_convolution_is_its_definition_and_has_its_adjoint(rng, boundary, signal
 
 
 @pytest.mark.parametrize("boundary", ["circular", "full", "valid"])
+@pytest.mark.parametrize(("signal_shape", "support"), SHAPES)
+@pytest.mark.parametrize(("n_signals", "n_channels"), [(2, 1), (1, 3)])
+def test_direct_form_is_that_of_the_transforms(
+    rng, monkeypatch, boundary, signal_shape, support, n_signals, n_channels
+):
+    geometry = Geometry(signal_shape, support, boundary)
+    made, found = [], []
+    atoms = rng.standard_normal((3, n_channels, *support))
+    maps = rng.standard_normal((n_signals, 3, *geometry.positions))
+    signal = rng.standard_normal((n_signals, n_channels, *signal_shape))
+    for most in (-1, np.inf):
+        monkeypatch.setattr("sparseshare.convolution.operator._TAPS", (most, most))
+        monkeypatch.setattr("sparseshare.convolution.operator._FEW", (most, most))
+        operator = Convolution(atoms, geometry)
+        made.append(operator.synthesize(maps))
+        found.append(operator.correlate(signal))
+    assert_allclose(*made, atol=1e-12)
+    assert_allclose(*found, atol=1e-12)
+
+
+@pytest.mark.parametrize("boundary", ["circular", "full", "valid"])
 @pytest.mark.parametrize("n_channels", [1, 2])
 def test_lipschitz_constant_is_the_largest_eigenvalue(rng, boundary, n_channels):
     geometry = Geometry((7, 6), (3, 2), boundary)
