@@ -98,4 +98,5 @@ def run_in_threads(work, n_items, n_threads):
     finally:
         stop.append(True)  # after an error here; harmless when all is done
         for other in others:
-            other.result()
+            if not other.cancel():  # one that has not begun may never: a thread of the pool may be the caller here
+                other.result()

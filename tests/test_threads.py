@@ -38,3 +38,19 @@ def test_numpy_reports_errors_in_threads_as_in_their_caller():
     with np.errstate(over="ignore"):
         run_in_threads(work, 2, 2)
     assert seen == ["ignore", "ignore"]
+
+
+def test_threads_that_share_out_work_themselves_do_not_wait_for_each_other():
+    done = np.zeros((8, 20), int)
+
+    def work(outer, _):
+        def inner(item, worker):
+            done[outer, item] += 1
+
+        run_in_threads(inner, 20, 3)
+
+    caller = threading.Thread(target=run_in_threads, args=(work, 8, 3), daemon=True)
+    caller.start()
+    caller.join(timeout=60)
+    assert not caller.is_alive()
+    assert (done == 1).all()
