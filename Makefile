@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile -q
 export PYTHONDONTWRITEBYTECODE :=
 FLAGS ?=
+# Two processes, each takes a file at a time: a kernel that a file needs is compiled in one of them.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test test-fast lint format demo bench clean
@@ -30,10 +32,10 @@ $(VENV)/installed-bench: $(VENV)/installed-demo
 setup: $(VENV)/installed-test  ## make .venv and install the package with what its tests need
 
 test: $(VENV)/installed-test  ## run every test (FLAGS="-k omp -x" is passed to pytest)
-	$(BIN)/python -m pytest $(FLAGS)
+	$(PYTEST) $(FLAGS)
 
 test-fast: $(VENV)/installed-test  ## run all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow" $(FLAGS)
+	$(PYTEST) -m "not slow" $(FLAGS)
 
 lint: $(VENV)/installed-test  ## check style and formatting
 	$(BIN)/ruff check .
