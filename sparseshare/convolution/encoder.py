@@ -1,6 +1,7 @@
 """Codes of many signals for one set of atoms: options checked once, operators kept, signals shared out to threads."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -247,15 +248,11 @@ def solve_by_best(problem, start, tol, max_iter, n_threads):
 
 def available_memory():
     """Bytes that may still be taken, or None where the system does not say."""
-    try:
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        pass
-    try:
+    with suppress(OSError, StopIteration), open("/proc/meminfo") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    with suppress(AttributeError, OSError, ValueError):
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
+    return None
 
 
 def _as_numbers(name, array, dtype):

@@ -4,6 +4,7 @@ A layer as the user writes it holds parameters of its own only; `connect` makes 
 computes. So one list of layers serves many fits, can be cloned, printed and searched over.
 """
 
+from abc import ABC, abstractmethod
 from math import prod
 
 import numpy as np
@@ -21,9 +22,10 @@ _ROWS_OF_SHARED = 1024
 _SPARSE_BELOW = 0.12  # density of the input under which skipping its zeros beats a dense product
 
 
-class Layer(BaseEstimator):
+class Layer(BaseEstimator, ABC):
     """Base of all layers."""
 
+    @abstractmethod
     def connect(self, input_shape, builder):
         """Make the node that computes this layer.
 
@@ -42,10 +44,9 @@ class Layer(BaseEstimator):
         ValueError
             If the layer cannot take such samples, or for parameters that are wrong.
         """
-        raise NotImplementedError
 
 
-class Node:
+class Node(ABC):
     """A layer connected to its input.
 
     Attributes
@@ -68,6 +69,7 @@ class Node:
     def __init__(self, layer, output_shape):
         self.layer, self.output_shape = layer, tuple(output_shape)
 
+    @abstractmethod
     def forward(self, x, training=False, random_state=None):
         """Output for a batch, and what `backward` needs.
 
@@ -83,8 +85,8 @@ class Node:
         y : ndarray of shape (n_samples, *output_shape)
         cache : object
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, dy, cache):
         """Gradient by the input; the parameters add theirs.
 
@@ -97,7 +99,6 @@ class Node:
         -------
         ndarray of shape (n_samples, *input_shape), or None without `input_gradient`
         """
-        raise NotImplementedError
 
 
 class Builder:

@@ -1,5 +1,6 @@
 """Which weights share which value: an index array, kept as it is or as a rule that makes it when it is needed."""
 
+from abc import ABC, abstractmethod
 from math import ceil, prod
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from sparseshare.kernels.dispatch import kernels_for
 
 
-class Pattern:
+class Pattern(ABC):
     """The number of the value behind every weight.
 
     Attributes
@@ -24,9 +25,9 @@ class Pattern:
     def __init__(self, shape, n_values):
         self.shape, self.n_values = tuple(int(length) for length in shape), int(n_values)
 
+    @abstractmethod
     def index(self):
         """Number of the value of every weight, -1 for a weight that is always 0; int32 array of `shape`."""
-        raise NotImplementedError
 
     def signs(self):
         """+1 or -1 for every weight, an int8 array of `shape`; None if all are +1."""

@@ -7,6 +7,7 @@ none of their own. It is asked for the weights and the bias when the layer is co
     bias(n_out, layer, builder) -> Parameter
 """
 
+from abc import ABC, abstractmethod
 from math import sqrt
 
 import numpy as np
@@ -19,7 +20,7 @@ from .parameters import Parameter
 from .patterns import Circulant, Hashed, Listed, Toeplitz, positions_of
 
 
-class SharingRule(BaseEstimator):
+class SharingRule(BaseEstimator, ABC):
     """Base of all rules.
 
     Attributes
@@ -30,6 +31,7 @@ class SharingRule(BaseEstimator):
 
     fits_all = False
 
+    @abstractmethod
     def parameter(self, first, layer, builder, options):
         """Weights of a layer.
 
@@ -51,7 +53,6 @@ class SharingRule(BaseEstimator):
         ValueError
             If the rule does not fit the shape of the weights.
         """
-        raise NotImplementedError
 
     def bias(self, n_out, layer, builder):
         """Bias of a layer, zeros at first, one a unit.
@@ -330,7 +331,7 @@ class tied(SharingRule):
         """See `SharingRule`."""
 
         def make():
-            rule = SharingRule() if self.share is None else self.share
+            rule = super(tied, self) if self.share is None else self.share
             return rule.bias(n_out, layer, builder)
 
         return self._tie("bias", (n_out,), make, layer, builder)
