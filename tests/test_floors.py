@@ -2,6 +2,7 @@
 
 import ast
 import shutil
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -52,26 +53,38 @@ def parts(path, package):
     return relative[:-1] if relative[-1] == "__init__" else relative
 
 
-def imports(tree, here, is_package, modules):
+@cache
+def scan(text):
+    """Statements of a file, its imports as (node, inside a function), and lines where modules are fetched by name."""
+    tree, found, fetched = ast.parse(text), [], []
+    waiting = [(tree, False)]
+    while waiting:
+        node, inside = waiting.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.append((node, inside))
+        elif isinstance(node, ast.Call):
+            if getattr(node.func, "attr", getattr(node.func, "id", "")) in ("import_module", "__import__"):
+                fetched.append(node.lineno)
+        inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        waiting += [(child, inside) for child in ast.iter_child_nodes(node)]
+    return tree.body, found, fetched
+
+
+def imports(found, here, is_package, modules):
     """(line, target, inside a function, relative) of every import; target is a tuple of names, package included."""
-
-    def visit(node, inside):
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Import):
-                for alias in child.names:
-                    yield child.lineno, tuple(alias.name.split(".")), inside, False
-            elif isinstance(child, ast.ImportFrom):
-                target = tuple((child.module or "").split(".")) if child.module else ()
-                if child.level:
-                    up = child.level - (1 if is_package else 0)
-                    target = ("sparseshare", *here[: len(here) - up], *target)
-                for alias in child.names:
-                    # `from .x import y`: y may be a module of its own.
-                    exact = (*target, alias.name)
-                    yield child.lineno, exact if exact[1:] in modules else target, inside, bool(child.level)
-            yield from visit(child, inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
-
-    yield from visit(tree, False)
+    for node, inside in found:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, tuple(alias.name.split(".")), inside, False
+            continue
+        target = tuple(node.module.split(".")) if node.module else ()
+        if node.level:
+            up = node.level - (1 if is_package else 0)
+            target = ("sparseshare", *here[: len(here) - up], *target)
+        for alias in node.names:
+            # `from .x import y`: y may be a module of its own.
+            exact = (*target, alias.name)
+            yield node.lineno, exact if exact[1:] in modules else target, inside, bool(node.level)
 
 
 def violations(package):
@@ -79,7 +92,7 @@ def violations(package):
     files = {parts(path, package): path for path in sorted(package.rglob("*.py"))}
     graph, found = {}, []
     for here, path in files.items():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        body, imported, fetched = scan(path.read_text(encoding="utf-8"))
         room, is_package = room_of(here), path.name == "__init__.py"
 
         def report(line, what, path=path):
@@ -91,16 +104,15 @@ def violations(package):
             report(1, f"the room {room} has no floor")
             continue
         if is_package:
-            for node in tree.body:
+            for node in body:
                 docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
                 public = isinstance(node, ast.Assign) and [ast.unparse(t) for t in node.targets] == ["__all__"]
                 if not (docstring or public or isinstance(node, ast.Import | ast.ImportFrom)):
                     report(node.lineno, "an __init__.py holds a docstring, imports and __all__")
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-                if here != ("kernels", "dispatch"):
-                    report(node.lineno, "import_module belongs to kernels/dispatch.py alone")
-        for line, target, inside, relative in imports(tree, here, is_package, files):
+        if here != ("kernels", "dispatch"):
+            for line in fetched:
+                report(line, "import_module belongs to kernels/dispatch.py alone")
+        for line, target, inside, relative in imports(imported, here, is_package, files):
             if target[0] != "sparseshare":
                 for place, only_inside in LIBRARIES.get(target[0], []):
                     if place in (room, f"{room}/{path.stem}"):
