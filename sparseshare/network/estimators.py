@@ -2,8 +2,6 @@
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.metrics import r2_score
-from sklearn.model_selection import train_test_split
 from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -282,6 +280,8 @@ class DeepSparseClassifier(ClassifierMixin, NetworkLearner):
         return np.mean(outputs.argmax(axis=1) == targets)
 
     def _split(self, targets, random_state):
+        from sklearn.model_selection import train_test_split  # only here: slow to import
+
         return train_test_split(
             np.arange(len(targets)), test_size=self.validation_fraction, random_state=random_state, stratify=targets
         )
@@ -450,9 +450,13 @@ class DeepSparseRegressor(RegressorMixin, NetworkLearner):
         return SquaredError()
 
     def _score(self, outputs, targets):
+        from sklearn.metrics import r2_score  # only here: slow to import
+
         return r2_score(targets, outputs)
 
     def _split(self, targets, random_state):
+        from sklearn.model_selection import train_test_split  # only here: slow to import
+
         return train_test_split(np.arange(len(targets)), test_size=self.validation_fraction, random_state=random_state)
 
     def _fitted_targets(self):
