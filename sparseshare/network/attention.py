@@ -26,8 +26,12 @@ class Attention(Layer):
     n_hidden : int
         Units of the network that gives the scores.
     scores : {"softmax", "sparsemax"}, default="softmax"
-    bias, init, share, nonnegative, l1, l2
-        As in `Dense`, for W (n_features, n_hidden); of v (n_hidden, 1) `init` alone.
+    bias : bool, default=True
+        As in `Dense`, and so are all that follow, for W (n_features, n_hidden); of v (n_hidden, 1) `init` alone.
+    init : {"glorot", "he", "uniform"}, default="glorot"
+    share : sharing rule or None, default=None
+    nonnegative : bool, default=False
+    l1, l2 : float, default=0.0
 
     References
     ----------

@@ -33,9 +33,15 @@ class Conv(Layer):
     stride : int or tuple of int, default=1
     padding : {"valid", "same"}, default="valid"
         Patches lie inside the input; or zeros around it make as many positions as the input has (over the stride).
-    activation, threshold, density, bias, init, share, nonnegative, l1, l2
-        As in `Dense`. A unit is a filter. Weights have the shape (prod(kernel) * n_channels, n_filters), rows in the
-        order of a patch: line, pixel, channel.
+    activation, threshold, density : default=None
+        As in `Dense`, and so are all that follow. A unit is a filter.
+    bias : bool, default=True
+    init : {"glorot", "he", "uniform"}, default="glorot"
+    share : sharing rule or None, default=None
+        For weights of the shape (prod(kernel) * n_channels, n_filters), rows in the order of a patch: line, pixel,
+        channel.
+    nonnegative : bool, default=False
+    l1, l2 : float, default=0.0
 
     Examples
     --------
