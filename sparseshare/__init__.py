@@ -28,6 +28,7 @@ from .model_selection import (
     select_n_nonzero_coefs,
     sparsest_within_one_standard_error,
 )
+from .network import DeepSparseClassifier, DeepSparseRegressor, parameter_report
 from .plotting import (
     ActivationsDisplay,
     AtomsDisplay,
@@ -43,6 +44,8 @@ __all__ = [
     "ContrastNormalization",
     "ConvDictionaryLearning",
     "ConvSparseCoder",
+    "DeepSparseClassifier",
+    "DeepSparseRegressor",
     "DictionaryLearning",
     "DictionaryLearningCV",
     "KSVD",
@@ -66,6 +69,7 @@ __all__ = [
     "make_heldout_entries_scorer",
     "orthogonal_mp",
     "orthogonal_mp_gram",
+    "parameter_report",
     "reconstruction_density_scorer",
     "select_n_nonzero_coefs",
     "sparse_encode",
