@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from sparseshare.threads import single_threaded_blas
+from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.threads import run_in_threads, single_threaded_blas
 from sparseshare.validation import check_bool, check_number
 
-from .blocks import product, transposed_product
+from .blocks import product, row_blocks, transposed_product
 from .layers import Layer, Node, check_layer
 from .thresholds import activation_of
 
@@ -22,8 +23,13 @@ class Recurrent(Layer):
         Whether the output is the state of every step, (time, n_units), or of the last one, (n_units,).
     activation : str, default="tanh"
         As in `Dense`, and None there: that of the estimator.
-    threshold, density, bias, init, share, nonnegative, l1, l2
-        As in `Dense`, for both weights: W (n_features, n_units) and R (n_units, n_units).
+    threshold, density : default=None
+        As in `Dense`, and so are all that follow, for both weights: W (n_features, n_units) and R (n_units, n_units).
+    bias : bool, default=True
+    init : {"glorot", "he", "uniform"}, default="glorot"
+    share : sharing rule or None, default=None
+    nonnegative : bool, default=False
+    l1, l2 : float, default=0.0
 
     References
     ----------
@@ -83,9 +89,12 @@ class LSTM(Layer):
         Whether the output is the state of every step, (time, n_units), or of the last one, (n_units,).
     bias : bool, default=True
         That of the forget gate begins at 1, so that memories are kept at first (Jozefowicz et al. 2015).
-    init, share, nonnegative, l1, l2
-        As in `Dense`, for both weights: W (n_features, 4 n_units) and R (n_units, 4 n_units), columns in the order
-        i, f, g, o.
+    init : {"glorot", "he", "uniform"}, default="glorot"
+        As in `Dense`, and so are all that follow, for both weights: W (n_features, 4 n_units) and R (n_units,
+        4 n_units), columns in the order i, f, g, o.
+    share : sharing rule or None, default=None
+    nonnegative : bool, default=False
+    l1, l2 : float, default=0.0
 
     References
     ----------
@@ -149,37 +158,58 @@ class _StepsNode(Node):
         if self.bias is not None:
             self.parameters["bias"] = self.bias
 
-    def _inputs(self, x):
-        """Inputs step by step, (time, n, features), and their products with the weights."""
-        steps = np.ascontiguousarray(x.transpose(1, 0, 2))
-        z = product(steps.reshape(-1, steps.shape[2]), self.weights.full(), self.n_threads)
-        return steps, z.reshape(*steps.shape[:2], z.shape[1])
+    def _inputs(self, x, scale=None):
+        """Inputs step by step, (time, n, features), and their products with the weights, the bias added.
+
+        With a bias they have one more feature, which is 1: so the bias and its gradient come with those of the weights.
+        """
+        n, n_steps, n_features = x.shape
+        weights = self.weights.full()
+        steps = np.empty((n_steps, n, n_features + (self.bias is not None)), x.dtype)
+        steps[:, :, :n_features] = x.transpose(1, 0, 2)
+        if self.bias is not None:
+            steps[:, :, n_features] = 1
+            weights = np.vstack([weights, self.bias.full()])
+        if scale is not None:
+            weights = weights * scale
+        z = product(steps.reshape(n_steps * n, steps.shape[2]), weights, self.n_threads)
+        return steps, z.reshape(n_steps, n, z.shape[1])
+
+    def _in_blocks(self, n_samples, work):
+        """Call `work(block, number of the block)` for samples that go through all steps together, in any thread."""
+        blocks = row_blocks(n_samples)
+        with single_threaded_blas:
+            run_in_threads(lambda i, _: work(blocks[i], i), len(blocks), self.n_threads)
 
     def _output(self, states):
         if self.layer.return_sequences:
             return np.ascontiguousarray(states.transpose(1, 0, 2))
         return states[-1].copy()
 
-    def _output_gradients(self, dy, n_steps):
-        """Gradient by the states, step by step, as far as it comes from the output."""
+    def _by_state(self, dy, dz, back, t, block, dh):
+        """Write into `dh` the gradient by the state of a step: from the output and from the step after."""
+        last = t + 1 == len(dz)
+        if not last:
+            np.matmul(dz[t + 1, block], back, out=dh)
         if self.layer.return_sequences:
-            return np.ascontiguousarray(dy.transpose(1, 0, 2))
-        gradients = np.zeros((n_steps, *dy.shape), dy.dtype)
-        gradients[-1] = dy
-        return gradients
+            np.add(0 if last else dh, dy[block, t], out=dh)
+        elif last:
+            dh[...] = dy[block]
 
     def _finish(self, steps, states, dz):
         """Gradients by the parameters and the input from that by what the steps add up."""
         n_steps, n, n_columns = dz.shape
-        rows = dz.reshape(-1, n_columns)
-        self.weights.add_gradient(transposed_product(steps.reshape(n_steps * n, steps.shape[2]), rows, self.n_threads))
+        rows, n_features = dz.reshape(-1, n_columns), self.weights.shape[0]
+        # Turned around, since blocks are taken of the side that has more columns.
+        gradient = transposed_product(rows, steps.reshape(n_steps * n, steps.shape[2]), self.n_threads).T
+        self.weights.add_gradient(gradient[:n_features])
+        if self.bias is not None:
+            self.bias.add_gradient(gradient[n_features])
         before = states[:-1].reshape(-1, self.n_units)
         self.recurrent.add_gradient(transposed_product(before, rows[n:], self.n_threads))
-        if self.bias is not None:
-            self.bias.add_gradient(rows.sum(axis=0))
         if not self.input_gradient:
             return None
-        dx = product(rows, self.weights.full().T, self.n_threads).reshape(steps.shape)
+        dx = product(rows, self.weights.full().T, self.n_threads).reshape(n_steps, n, n_features)
         return np.ascontiguousarray(dx.transpose(1, 0, 2))
 
 
@@ -190,31 +220,39 @@ class _RecurrentNode(_StepsNode):
 
     def forward(self, x, training=False, random_state=None):
         activation, recurrent = self.activation, self.recurrent.full()
-        bias = None if self.bias is None else self.bias.full()
         steps, states = self._inputs(x)
-        count, tracked = 0, {}
+        n_blocks = len(row_blocks(len(x)))
+        counts, tracked = np.zeros(n_blocks, np.int64), {}
         activation.begin()
-        with single_threaded_blas:
-            for t, z in enumerate(states):
+
+        def work(block, i):
+            carried = np.empty_like(states[0, block])
+            for t in range(len(states)):
+                z = states[t, block]
                 if t:
-                    z += product(states[t - 1], recurrent, self.n_threads)
-                count += activation.apply(z, bias, tracked if training else None, t)
-        activation.finish(count, states.size, tracked)
+                    z += np.matmul(states[t - 1, block], recurrent, out=carried)
+                counts[i] += activation.apply(z, None, tracked if training else None, t * n_blocks + i)
+
+        self._in_blocks(len(x), work)
+        activation.finish(counts.sum(), states.size, tracked)
         return self._output(states), (steps, states)
 
     def backward(self, dy, cache):
         steps, states = cache
-        activation, back = self.activation, self.recurrent.full().T
-        dz = self._output_gradients(dy, len(states))
-        sums = np.zeros(self.n_units, dz.dtype)
-        threshold_sums = np.zeros(self.n_units if activation.learned else 0, dz.dtype)
-        with single_threaded_blas:
+        activation, back = self.activation, np.ascontiguousarray(self.recurrent.full().T)
+        n_blocks = len(row_blocks(len(dy)))
+        dz = np.empty_like(states)
+        sums = np.zeros((n_blocks, self.n_units), dz.dtype)
+        threshold_sums = np.zeros((n_blocks, self.n_units if activation.learned else 0), dz.dtype)
+
+        def work(block, i):
+            dh = np.empty_like(states[0, block])
             for t in range(len(states) - 1, -1, -1):
-                if t + 1 < len(states):
-                    dz[t] += product(dz[t + 1], back, self.n_threads)
-                # A copy: in place the compiled loop cannot work on whole vectors.
-                activation.differentiate(dz[t].copy(), states[t], dz[t], sums, threshold_sums)
-        activation.add_threshold_gradient(threshold_sums)
+                self._by_state(dy, dz, back, t, block, dh)
+                activation.differentiate(dh, states[t, block], dz[t, block], sums[i], threshold_sums[i])
+
+        self._in_blocks(len(dy), work)
+        activation.add_threshold_gradient(threshold_sums.sum(axis=0))
         return self._finish(steps, states, dz)
 
 
@@ -224,55 +262,42 @@ class _LSTMNode(_StepsNode):
         if self.bias is not None:
             self.bias.values[n_units : 2 * n_units] = 1
             self.bias.changed()
+        # i, f and o are sigmoid(z) = (1 + tanh(z / 2)) / 2: with their weights halved, one tanh does for all gates.
+        self._scale = np.full(4 * n_units, 0.5, builder.dtype)
+        self._scale[2 * n_units : 3 * n_units] = 1
 
     def forward(self, x, training=False, random_state=None):
-        recurrent, n_units = self.recurrent.full(), self.n_units
-        steps, gates = self._inputs(x)
-        if self.bias is not None:
-            gates += self.bias.full()
-        memories = np.zeros((*gates.shape[:2], n_units), gates.dtype)
-        shown, states = np.empty_like(memories), np.empty_like(memories)
-        with single_threaded_blas:
-            for t, z in enumerate(gates):
+        recurrent, n_units = self.recurrent.full() * self._scale, self.n_units
+        steps, gates = self._inputs(x, self._scale)
+        memories, shown, states = (np.empty((*gates.shape[:2], n_units), gates.dtype) for _ in range(3))
+        lstm_memory = kernels_for("cpu", "recurrent").lstm_memory
+
+        def work(block, i):
+            carried, none = np.empty_like(gates[0, block]), np.zeros_like(states[0, block])
+            for t in range(len(gates)):
+                z, memory = gates[t, block], memories[t, block]
                 if t:
-                    z += product(states[t - 1], recurrent, self.n_threads)
-                i, f, g, o = (z[:, k * n_units : (k + 1) * n_units] for k in range(4))
-                for gate in (z[:, : 2 * n_units], o):
-                    _sigmoid(gate)
-                np.tanh(g, out=g)
-                np.multiply(i, g, out=memories[t])
-                if t:
-                    memories[t] += f * memories[t - 1]
-                np.tanh(memories[t], out=shown[t])
-                np.multiply(o, shown[t], out=states[t])
+                    z += np.matmul(states[t - 1, block], recurrent, out=carried)
+                np.tanh(z, out=z)
+                lstm_memory(z, memories[t - 1, block] if t else none, memory)
+                np.tanh(memory, out=shown[t, block])
+                np.multiply(z[:, 3 * n_units :], shown[t, block], out=states[t, block])
+
+        self._in_blocks(len(x), work)
         return self._output(states), (steps, gates, memories, shown, states)
 
     def backward(self, dy, cache):
         steps, gates, memories, shown, states = cache
-        n_units, back = self.n_units, self.recurrent.full().T
-        dh = self._output_gradients(dy, len(states))
-        dz, dc = np.empty_like(gates), np.zeros_like(memories[0])
-        with single_threaded_blas:
+        back = np.ascontiguousarray(self.recurrent.full().T)
+        dz = np.empty_like(gates)
+        lstm_gradient = kernels_for("cpu", "recurrent").lstm_gradient
+
+        def work(block, i):
+            dh, dc, none = np.empty_like(states[0, block]), *(np.zeros_like(states[0, block]) for _ in range(2))
             for t in range(len(states) - 1, -1, -1):
-                if t + 1 < len(states):
-                    dh[t] += product(dz[t + 1], back, self.n_threads)
-                i, f, g, o = (gates[t][:, k * n_units : (k + 1) * n_units] for k in range(4))
-                di, df, dg, do = (dz[t][:, k * n_units : (k + 1) * n_units] for k in range(4))
-                dc += dh[t] * o * (1 - shown[t] ** 2)
-                np.multiply(dh[t] * shown[t], o * (1 - o), out=do)
-                np.multiply(dc * g, i * (1 - i), out=di)
-                np.multiply(dc * i, 1 - g**2, out=dg)
-                if t:
-                    np.multiply(dc * memories[t - 1], f * (1 - f), out=df)
-                else:
-                    df[...] = 0
-                dc *= f
+                self._by_state(dy, dz, back, t, block, dh)
+                before = memories[t - 1, block] if t else none
+                lstm_gradient(dh, gates[t, block], before, shown[t, block], dc, dz[t, block])
+
+        self._in_blocks(len(dy), work)
         return self._finish(steps, states, dz)
-
-
-def _sigmoid(z):
-    """1 / (1 + exp(-z)) in place; by tanh nothing overflows."""
-    z *= 0.5
-    np.tanh(z, out=z)
-    z *= 0.5
-    z += 0.5

@@ -389,12 +389,13 @@ class Tanh(Activation):
         """See `Activation`."""
         if bias is not None:
             z += bias
-        return np.count_nonzero(np.tanh(z, out=z))
+        np.tanh(z, out=z)
+        return kernels_for("cpu", "sparse_products").count_nonzeros(z.reshape(-1, self.n_units))
 
     def differentiate(self, da, a, dz, bias_sums, threshold_sums):
         """See `Activation`."""
-        np.multiply(da, 1 - a * a, out=dz.reshape(da.shape))
-        bias_sums += dz.reshape(-1, self.n_units).sum(axis=0)
+        flat = (array.reshape(-1, self.n_units) for array in (da, a, dz))
+        kernels_for("cpu", "recurrent").tanh_gradient(*flat, bias_sums)
 
 
 def _blocks(z):
