@@ -241,7 +241,8 @@ class PathTile:
 
     def __init__(self, tile, alphas, positive=False, max_iter=1000):
         self.tile, dtype = tile, tile.Q.dtype
-        alphas = np.ascontiguousarray(np.broadcast_to(alphas, (len(tile.Q), np.shape(alphas)[-1])), dtype)
+        # a copy: a view that cannot be written is another type to the compiler
+        alphas = np.array(np.broadcast_to(alphas, (len(tile.Q), np.shape(alphas)[-1])), dtype, order="C")
         shape = alphas.shape
         self.codes = (
             np.zeros((*shape, tile.indices.shape[1]), np.int32),
