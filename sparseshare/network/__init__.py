@@ -8,6 +8,7 @@ from .layers import Dense, Dropout, Flatten
 from .model import Network
 from .recurrent import LSTM, Recurrent
 from .report import parameter_report
+from .sequential import SequentialSparseCoder
 from .sharing import circulant, clustered, hashed, shared, tied, toeplitz
 from .storage import load, save
 
@@ -24,6 +25,7 @@ __all__ = [
     "MaxPool",
     "Network",
     "Recurrent",
+    "SequentialSparseCoder",
     "circulant",
     "cluster",
     "clustered",

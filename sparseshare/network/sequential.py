@@ -1,0 +1,553 @@
+"""Sparse coding of signals that change slowly: a recurrent network of unrolled ISTA."""
+
+import copy
+import warnings
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
+from sparseshare.devices import resolve_device
+from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.optimization.lipschitz import largest_eigenvalue
+from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
+from sparseshare.validation import check_bool, check_choice, check_dictionary, check_kind, check_number, compute_dtype
+from sparseshare.version import VersionedPickle
+
+from .blocks import SparseWeights, product, row_blocks, transposed_product
+from .layers import Dense, Layer, Node
+from .losses import SquaredError
+from .model import Network
+from .optimizers import OPTIMIZERS, SCHEDULES
+from .parameters import Parameter
+from .thresholds import Threshold
+from .training import NetworkReports, Plan, train
+
+_SPARSE_BELOW = 0.12  # density of the codes under which skipping their zeros beats a dense product
+_AT_ONCE = 2**22  # code entries that a transform works on at a time
+
+
+class SequentialSparseCoder(CallbackSupportMixin, VersionedPickle, TransformerMixin, BaseEstimator):
+    """Sparse codes of sequences, in which every code knows the one before.
+
+    A step of a sequence has the code h_t that minimises
+
+        0.5 |x_t - h_t D|^2 + alpha |h_t|_1 + 0.5 smoothness |h_t D - h_{t-1} D F|^2
+
+    with what came before fixed: the signal is to be near x_t and near what is expected after the last step. `n_iter`
+    steps of ISTA begin at the last code, which for slowly changing signals is nearly right. They are a recurrent
+    network with soft thresholds, and `learn` trains its weights by backpropagation through time.
+
+    Parameters
+    ----------
+    dictionary : array-like of shape (n_components, n_features)
+        D, an atom a row.
+    alpha : float, default=0.1
+        Penalty on the codes.
+    smoothness : float, default=0.1
+        How strongly a signal is held to what is expected after the one before. 0 leaves only the start of the
+        iterations.
+    n_iter : int, default=5
+        Iterations a time step.
+    transition : array-like of shape (n_features, n_features) or None, default=None
+        F: ``x_{t-1} @ F`` is what is expected at t. None expects no change.
+    positive : bool, default=False
+        Codes >= 0.
+    learn : bool, default=False
+        Train weights, thresholds and the way back to signals so that reconstructions come near the targets of `fit`.
+    optimizer : {"adam", "momentum", "sgd"}, default="adam"
+        This and what follows is for training only.
+    learning_rate : float, default=0.001
+    schedule : {"constant", "step", "cosine", "adaptive"} or callable, default="constant"
+        As in `DeepSparseClassifier`.
+    batch_size : int, default=32
+        Sequences a step.
+    max_iter : int, default=100
+        Most epochs.
+    n_iter_no_change : int or None, default=10
+        Stop after this many epochs in which the loss fell by less than `tol`. None: train for `max_iter` epochs.
+    tol : float, default=0.0001
+        Least improvement of the loss.
+    random_state : int, RandomState or None, default=None
+        For batches.
+    verbose : bool or int, default=False
+        Print a line an epoch.
+    n_jobs : int or None, default=None
+        Threads; None takes all. Results do not depend on it.
+    device : str, default="auto"
+        "auto" and "cpu" compute on the CPU.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features)
+        The way back from codes to signals: the dictionary, or what training has made of it.
+    network_ : Network
+        The iterations and the way back, with their weights.
+    loss_curve_ : list of float
+        Of every epoch: the mean over sequences of 0.5 * |reconstruction - target|^2.
+    n_iter_ : int
+        Epochs.
+    converged_ : bool
+        Whether training ended before `max_iter`, for lack of improvement; True without training.
+    n_features_in_ : int
+
+    Raises
+    ------
+    ValueError
+        In `fit`, for parameters and arrays that are out of range or do not go together.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `max_iter` ended the training, or the loss became NaN or infinite: the weights of the last good epoch are
+        kept then.
+
+    See Also
+    --------
+    sparseshare.sparse_encode : Codes of signals that do not know each other.
+    sparseshare.network.Recurrent : A recurrent layer for classification.
+
+    Notes
+    -----
+    With what is expected written as p, the objective of a step is that of a lasso for the signal
+    (x + smoothness p) / (1 + smoothness) and the penalty alpha / (1 + smoothness). The iterations begin one gradient
+    step for |h D - p|^2 after the last code: without a transition at the last code, for an orthonormal dictionary at
+    h_{t-1} D F D', as in the papers.
+
+    References
+    ----------
+    S. Wisdom, T. Powers, J. Pitton, L. Atlas, "Interpretable recurrent neural networks using sequential sparse
+    recovery", 2016 (arXiv:1611.07252): the algorithm SISTA and its network; "Building recurrent networks by unfolding
+    iterative thresholding for sequential sparse recovery", ICASSP 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare.network import SequentialSparseCoder
+    >>> rng = np.random.default_rng(0)
+    >>> D = rng.standard_normal((8, 5))
+    >>> slow = np.abs(rng.standard_normal((20, 1, 8))) * (1 + 0.1 * np.sin(np.arange(30) / 5))[:, None]
+    >>> X = slow @ D + 0.3 * rng.standard_normal((20, 30, 5))
+    >>> coder = SequentialSparseCoder(D, alpha=0.1, smoothness=1.0, n_iter=10).fit(X)
+    >>> codes = coder.transform(X)
+    >>> codes.shape
+    (20, 30, 8)
+    >>> def error(coder):
+    ...     return np.mean((coder.inverse_transform(coder.transform(X)) - slow @ D) ** 2)
+    >>> learned = SequentialSparseCoder(
+    ...     D, alpha=0.1, smoothness=1.0, n_iter=3, learn=True, max_iter=20, n_iter_no_change=None, random_state=0
+    ... ).fit(X, slow @ D)
+    >>> bool(error(learned) < error(coder) < np.mean((X - slow @ D) ** 2))
+    True
+    """
+
+    def __init__(
+        self,
+        dictionary,
+        *,
+        alpha=0.1,
+        smoothness=0.1,
+        n_iter=5,
+        transition=None,
+        positive=False,
+        learn=False,
+        optimizer="adam",
+        learning_rate=1e-3,
+        schedule="constant",
+        batch_size=32,
+        max_iter=100,
+        n_iter_no_change=10,
+        tol=1e-4,
+        random_state=None,
+        verbose=False,
+        n_jobs=None,
+        device="auto",
+    ):
+        self.dictionary = dictionary
+        self.alpha = alpha
+        self.smoothness = smoothness
+        self.n_iter = n_iter
+        self.transition = transition
+        self.positive = positive
+        self.learn = learn
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.random_state = random_state
+        self.verbose = verbose
+        self.n_jobs = n_jobs
+        self.device = device
+
+    @with_callbacks
+    def fit(self, X, y=None):
+        """Set up the network for the sequences at hand, and train it if `learn`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, time, n_features)
+            Sequences; float32 is computed in float32, all else in float64.
+        y : array-like of shape (n, time, n_features) or None, default=None
+            What reconstructions are to come near in training, such as the sequences without their noise. None, and
+            labels of shape (n,), as a pipeline passes them: X itself.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        X = self._check_sequences(X, reset=True)
+        targets = self._check_targets(X, y)
+        random_state = check_random_state(self.random_state)
+        dictionary = check_dictionary(self.dictionary, np.float64)
+        if dictionary.shape[1] != X.shape[2]:
+            raise ValueError(
+                f"Dictionary and X have different numbers of features: the dictionary has {dictionary.shape[1]}, "
+                f"X.shape is {X.shape}"
+            )
+        transition = self._check_transition(dictionary.shape[1])
+        coding = _Iterations(
+            dictionary, float(self.alpha), float(self.smoothness), int(self.n_iter), transition, bool(self.positive)
+        )
+        back = Dense(dictionary.shape[1], activation="linear", bias=False)
+        self.network_ = Network([coding, back], (1, dictionary.shape[1]), X.dtype)
+        weights = self.network_.nodes[1].weights
+        weights.values[...] = dictionary
+        weights.changed()
+        self.network_.set_threads(thread_count(self.n_jobs))
+        self.loss_curve_, self.n_iter_, self.converged_ = [], 0, True
+        if self.learn:
+            self._train(X, y, targets, random_state)
+        self.components_ = weights.values
+        self.network_.release()
+        return self
+
+    def transform(self, X):
+        """Codes of sequences.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, time, n_features)
+            Of any number of time steps.
+
+        Returns
+        -------
+        ndarray of shape (n, time, n_components)
+        """
+        check_is_fitted(self)
+        X = self._check_sequences(X, reset=False)
+        network = self.network_
+        network.set_threads(thread_count(self.n_jobs))
+        codes = np.empty((*X.shape[:2], len(self.components_)), network.dtype)
+        step = max(1, _AT_ONCE // (codes.shape[1] * codes.shape[2]))
+        for start in range(0, len(X), step):
+            part = slice(start, start + step)
+            codes[part] = network.output(X[part].astype(network.dtype, copy=False), 1)
+        return codes
+
+    def inverse_transform(self, codes):
+        """Sequences of codes, ``codes @ components_``.
+
+        Parameters
+        ----------
+        codes : array-like of shape (n, time, n_components)
+
+        Returns
+        -------
+        ndarray of shape (n, time, n_features)
+        """
+        check_is_fitted(self)
+        codes = check_array(codes, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=True, input_name="codes")
+        if codes.ndim != 3 or codes.shape[2] != len(self.components_):
+            raise ValueError(
+                f"codes must have the shape (n, time, n_components) with n_components={len(self.components_)}, got "
+                f"{codes.shape}"
+            )
+        return codes @ self.components_.astype(codes.dtype, copy=False)
+
+    def score(self, X, y=None):
+        """Share of the variance that the reconstruction explains, 1 - |y - y_hat|^2 / |y - mean(y)|^2.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, time, n_features)
+        y : array-like as in `fit`
+            What the reconstruction of X is compared with.
+
+        Returns
+        -------
+        float
+            1 is perfect. Where y is constant, 1 for a perfect reconstruction and 0 otherwise.
+        """
+        check_is_fitted(self)
+        X = self._check_sequences(X, reset=False)
+        targets = self._check_targets(X, y).astype(np.float64)
+        error = float(((self.inverse_transform(self.transform(X)) - targets) ** 2).sum())
+        variance = float(((targets - targets.mean(axis=(0, 1))) ** 2).sum())
+        if variance == 0:
+            return 1.0 if error == 0 else 0.0
+        return 1 - error / variance
+
+    def _train(self, X, y, targets, random_state):
+        optimizer = OPTIMIZERS[self.optimizer]
+        plan = Plan(
+            loss=SquaredError(),
+            optimizer=optimizer(),
+            learning_rate=float(self.learning_rate),
+            schedule=self.schedule,
+            batch_size=self.batch_size,
+            max_iter=self.max_iter,
+            tol=float(self.tol),
+            n_iter_no_change=self.n_iter_no_change,
+        )
+        with NetworkReports(self, X, y) as reports:
+            history = train(
+                self.network_,
+                lambda rows: X[rows],
+                targets,
+                plan,
+                random_state,
+                reports=reports,
+                attributes=self._fitted_so_far,
+            )
+        self.loss_curve_, self.n_iter_ = history.loss_curve, history.n_iter
+        self.converged_ = history.stopped in ("converged", "callback")
+        for parameter in self.network_.parameters:
+            parameter.state = {}
+        planned = self.n_iter_no_change is None or self.schedule == "cosine"
+        if history.stopped == "max_iter" and not planned:
+            warnings.warn(
+                f"The loss was still getting better after max_iter={self.max_iter} epochs: raise max_iter or "
+                "learning_rate, or say with n_iter_no_change=None that so many epochs are meant",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _fitted_so_far(self):
+        network = copy.deepcopy(self.network_)
+        components, n_features = network.nodes[1].weights.values, self.n_features_in_
+        return {"network_": network, "components_": components, "n_features_in_": n_features, "n_iter_": 1}
+
+    def _check_parameters(self):
+        of = type(self).__name__
+        check_number("alpha", self.alpha, 0, of=of)
+        check_number("smoothness", self.smoothness, 0, of=of)
+        check_number("n_iter", self.n_iter, 1, integer=True, of=of)
+        check_bool("positive", self.positive, of=of)
+        check_bool("learn", self.learn, of=of)
+        check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS), of=of)
+        check_number("learning_rate", self.learning_rate, 0, open_low=True, of=of)
+        if not callable(self.schedule):
+            check_choice("schedule", self.schedule, SCHEDULES, of=of)
+        check_number("batch_size", self.batch_size, 1, integer=True, of=of)
+        check_number("max_iter", self.max_iter, 1, integer=True, of=of)
+        check_number("n_iter_no_change", self.n_iter_no_change, 1, integer=True, allow_none=True, of=of)
+        check_number("tol", self.tol, 0, of=of)
+        if not isinstance(self.verbose, bool | np.bool_ | Integral):
+            raise ValueError(f"The 'verbose' parameter of {of} must be True, False or an integer, got {self.verbose!r}")
+        thread_count(self.n_jobs)
+        resolve_device(self.device)
+
+    def _check_sequences(self, X, reset):
+        X = check_array(X, dtype="numeric", ensure_2d=False, allow_nd=True, estimator=self, input_name="X")
+        check_kind(X, "X")
+        if X.ndim != 3:
+            raise ValueError(
+                f"Expected 3D array, got {X.ndim}D array instead: X must hold sequences, (n, time, features), and its "
+                f"shape is {X.shape}. One sequence x is x[None]"
+            )
+        for axis, what in enumerate(("sample", "time step", "feature")):
+            if X.shape[axis] == 0:
+                raise ValueError(f"Found array with 0 {what}(s) (shape={X.shape}) while a minimum of 1 is required.")
+        if reset:
+            self.n_features_in_ = X.shape[2]
+        elif X.shape[2] != self.n_features_in_:
+            raise ValueError(
+                f"X has {X.shape[2]} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
+                "as input"
+            )
+        return np.ascontiguousarray(X, compute_dtype(X))
+
+    def _check_targets(self, X, y):
+        if y is None or np.ndim(y) == 1:
+            return X
+        y = check_array(y, dtype="numeric", ensure_2d=False, allow_nd=True, input_name="y")
+        check_kind(y, "y")
+        if y.shape != X.shape:
+            raise ValueError(f"y must hold a target for every entry of X: X has the shape {X.shape}, y {y.shape}")
+        return np.ascontiguousarray(y, X.dtype)
+
+    def _check_transition(self, n_features):
+        if self.transition is None:
+            return None
+        transition = check_array(self.transition, dtype=np.float64, input_name="transition")
+        if transition.shape != (n_features, n_features):
+            raise ValueError(
+                f"The 'transition' parameter of {type(self).__name__} must have the shape ({n_features}, "
+                f"{n_features}), from features to features, got {transition.shape}"
+            )
+        return transition
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+class _Iterations(Layer):
+    """The layer that codes: some iterations of ISTA at every time step."""
+
+    def __init__(self, dictionary, alpha, smoothness, n_iter, transition, positive):
+        self.dictionary = dictionary
+        self.alpha = alpha
+        self.smoothness = smoothness
+        self.n_iter = n_iter
+        self.transition = transition
+        self.positive = positive
+
+    def connect(self, input_shape, builder):
+        """See `Layer`."""
+        return _IterationsNode(self, input_shape, builder)
+
+
+class _IterationsNode(Node):
+    """h <- soft(h S + x V + h' U, b), n_iter times, from h' T on; h' is the code before.
+
+    The first weights are those of ISTA with the step 1 / ((1 + smoothness) |D|^2). Arrays have time first.
+    """
+
+    def __init__(self, layer, input_shape, builder):
+        D, smoothness = layer.dictionary, layer.smoothness
+        n_components = len(D)
+        super().__init__(layer, (input_shape[0], n_components))
+        self.n_threads, self.n_components = builder.n_threads, n_components
+        gram, onward = D @ D.T, D if layer.transition is None else D @ layer.transition
+        step = 1 / (largest_eigenvalue(gram) or 1.0)
+        slow = step / (1 + smoothness)
+
+        def parameter(values):
+            return Parameter(np.ascontiguousarray(values, builder.dtype))
+
+        self.weights = parameter(slow * D.T)
+        self.lateral = parameter(np.eye(n_components) - step * gram)
+        self.recurrent = parameter(slow * smoothness * onward @ D.T)
+        self.parameters = {
+            "weights": self.weights,
+            "lateral_weights": self.lateral,
+            "recurrent_weights": self.recurrent,
+        }
+        self.first = None
+        if layer.transition is not None:
+            self.first = parameter(np.eye(n_components) + step * (onward - D) @ D.T)
+            self.parameters["first_weights"] = self.first
+        thresholds = np.full(n_components, slow * layer.alpha, builder.dtype)
+        kind = "soft_nonnegative" if layer.positive else "soft"
+        self.activation = Threshold(kind, n_components, builder, Parameter(thresholds, nonnegative=True))
+        self.activation.learned = True
+        self.parameters["threshold"] = self.activation.parameter
+
+    def forward(self, x, training=False, random_state=None):
+        n, n_steps, n_features = x.shape
+        n_iter, positive, activation = self.layer.n_iter, self.layer.positive, self.activation
+        signals = np.ascontiguousarray(x.transpose(1, 0, 2))
+        drive = product(signals.reshape(-1, n_features), self.weights.full(), self.n_threads)
+        drive = drive.reshape(n_steps, n, self.n_components)
+        recurrent = self.recurrent.full() if self.recurrent.values.any() else None
+        first = None if self.first is None else self.first.full()
+        lateral = SparseWeights(self.lateral.full(), 0.0 if training else _SPARSE_BELOW)
+        # What goes into every iteration, and what comes out of the last one of a time step.
+        iterates = np.empty((n_steps, n_iter, n, self.n_components), x.dtype) if training else None
+        codes = np.empty_like(drive)
+        blocks = row_blocks(n)
+        counts = np.zeros(len(blocks), np.int64)
+        activation.begin()
+        add_and_threshold = kernels_for("cpu", "recurrent").add_and_threshold
+        sparse_product = kernels_for("cpu", "sparse_products").sparse_product
+
+        def work(i, worker):
+            block = blocks[i]
+            pair = np.empty((2, *codes[0, block].shape), x.dtype)
+            count = 0
+            for t in range(n_steps):
+                push = drive[t, block]
+                h = iterates[t, 0, block] if training else pair[0]
+                if t == 0:
+                    h[...] = 0
+                elif first is not None:
+                    np.matmul(codes[t - 1, block], first, out=h)
+                    count = h.size
+                else:
+                    h[...] = codes[t - 1, block]
+                if t and recurrent is not None:
+                    push += np.matmul(codes[t - 1, block], recurrent, out=pair[1])
+                for k in range(n_iter):
+                    if k + 1 == n_iter:
+                        z = codes[t, block]
+                    else:
+                        z = iterates[t, k + 1, block] if training else pair[(k + 1) % 2]
+                    if count == 0:
+                        z[...] = 0
+                    elif count < lateral.below * h.size:
+                        sparse_product(h, lateral.padded, z)
+                    else:
+                        np.matmul(h, lateral.padded[:, : self.n_components], out=z)
+                    count = add_and_threshold(z, push, activation.thresholds, positive)
+                    h = z
+                counts[i] += count
+
+        with single_threaded_blas:
+            run_in_threads(work, len(blocks), self.n_threads)
+        activation.finish(counts.sum(), codes.size)
+        return np.ascontiguousarray(codes.transpose(1, 0, 2)), (signals, iterates, codes)
+
+    def backward(self, dy, cache):
+        signals, iterates, codes = cache
+        n_steps, n_iter, n, n_components = iterates.shape
+        activation, blocks = self.activation, row_blocks(n)
+        across, back = (np.ascontiguousarray(w.full().T) for w in (self.lateral, self.recurrent))
+        first = None if self.first is None else np.ascontiguousarray(self.first.full().T)
+        dz, ddrive = np.empty_like(iterates), np.zeros_like(codes)
+        dfirst = None if first is None else np.empty_like(codes)
+        sums = np.zeros((2, len(blocks), n_components), codes.dtype)
+
+        def work(i, worker):
+            block = blocks[i]
+            dh, more = np.zeros_like(codes[0, block]), np.empty_like(codes[0, block])
+            for t in range(n_steps - 1, -1, -1):
+                dh += dy[block, t]
+                push = ddrive[t, block]
+                for k in range(n_iter - 1, -1, -1):
+                    after = codes[t, block] if k + 1 == n_iter else iterates[t, k + 1, block]
+                    activation.differentiate(dh, after, dz[t, k, block], sums[0, i], sums[1, i])
+                    push += dz[t, k, block]
+                    np.matmul(dz[t, k, block], across, out=dh)
+                if first is not None:
+                    dfirst[t, block] = dh
+                    np.matmul(dfirst[t, block], first, out=dh)
+                dh += np.matmul(push, back, out=more)
+
+        with single_threaded_blas:
+            run_in_threads(work, len(blocks), self.n_threads)
+        activation.add_threshold_gradient(sums[1].sum(axis=0))
+        rows, before = ddrive.reshape(-1, n_components), codes[:-1].reshape(-1, n_components)
+        flat = signals.reshape(len(rows), -1)
+        self.weights.add_gradient(transposed_product(flat, rows, self.n_threads))
+        self.lateral.add_gradient(
+            transposed_product(iterates.reshape(-1, n_components), dz.reshape(-1, n_components), self.n_threads)
+        )
+        self.recurrent.add_gradient(transposed_product(before, rows[n:], self.n_threads))
+        if first is not None:
+            self.first.add_gradient(transposed_product(before, dfirst[1:].reshape(-1, n_components), self.n_threads))
+        if not self.input_gradient:
+            return None
+        dx = product(rows, self.weights.full().T, self.n_threads).reshape(n_steps, n, -1)
+        return np.ascontiguousarray(dx.transpose(1, 0, 2))
