@@ -6,9 +6,11 @@ from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, single_threaded_blas
 from sparseshare.validation import check_bool, check_number
 
-from .blocks import product, row_blocks, transposed_product
+from .blocks import product, row_blocks
 from .layers import Layer, Node, check_layer
 from .thresholds import activation_of
+
+_COLUMNS = 256  # of a product over all samples and steps that a thread takes at a time
 
 
 class Recurrent(Layer):
@@ -158,22 +160,22 @@ class _StepsNode(Node):
         if self.bias is not None:
             self.parameters["bias"] = self.bias
 
-    def _inputs(self, x, scale=None):
-        """Inputs step by step, (time, n, features), and their products with the weights, the bias added.
+    def _begin(self, x, scale=1):
+        """What the steps see, (time + 1, n, features + 1 + units), and all weights, with the bias, below each other.
 
-        With a bias they have one more feature, which is 1: so the bias and its gradient come with those of the weights.
+        Beside its input a step sees a 1, if there is a bias, and the state before: one product does for all, and one
+        for all their gradients. States are filled in step by step, those after the last step too.
         """
         n, n_steps, n_features = x.shape
-        weights = self.weights.full()
-        steps = np.empty((n_steps, n, n_features + (self.bias is not None)), x.dtype)
-        steps[:, :, :n_features] = x.transpose(1, 0, 2)
+        weights = [self.weights.full(), self.recurrent.full()]
         if self.bias is not None:
-            steps[:, :, n_features] = 1
-            weights = np.vstack([weights, self.bias.full()])
-        if scale is not None:
-            weights = weights * scale
-        z = product(steps.reshape(n_steps * n, steps.shape[2]), weights, self.n_threads)
-        return steps, z.reshape(n_steps, n, z.shape[1])
+            weights.insert(1, self.bias.full()[None])
+        weights = np.vstack(weights) * scale
+        seen = np.empty((n_steps + 1, n, len(weights)), x.dtype)
+        seen[:-1, :, :n_features] = x.transpose(1, 0, 2)
+        seen[:-1, :, n_features : -self.n_units] = 1
+        seen[0, :, -self.n_units :] = 0
+        return seen, weights
 
     def _in_blocks(self, n_samples, work):
         """Call `work(block, number of the block)` for samples that go through all steps together, in any thread."""
@@ -181,10 +183,9 @@ class _StepsNode(Node):
         with single_threaded_blas:
             run_in_threads(lambda i, _: work(blocks[i], i), len(blocks), self.n_threads)
 
-    def _output(self, states):
-        if self.layer.return_sequences:
-            return np.ascontiguousarray(states.transpose(1, 0, 2))
-        return states[-1].copy()
+    def _output(self, seen):
+        states = seen[1:, :, -self.n_units :]
+        return np.array(states.transpose(1, 0, 2) if self.layer.return_sequences else states[-1], order="C")
 
     def _by_state(self, dy, dz, back, t, block, dh):
         """Write into `dh` the gradient by the state of a step: from the output and from the step after."""
@@ -196,17 +197,22 @@ class _StepsNode(Node):
         elif last:
             dh[...] = dy[block]
 
-    def _finish(self, steps, states, dz):
+    def _finish(self, seen, dz):
         """Gradients by the parameters and the input from that by what the steps add up."""
         n_steps, n, n_columns = dz.shape
         rows, n_features = dz.reshape(-1, n_columns), self.weights.shape[0]
-        # Turned around, since blocks are taken of the side that has more columns.
-        gradient = transposed_product(rows, steps.reshape(n_steps * n, steps.shape[2]), self.n_threads).T
+        met = seen[:-1].reshape(len(rows), seen.shape[2])
+        gradient = np.empty((met.shape[1], n_columns), dz.dtype)
+        width = _COLUMNS if n_columns > _COLUMNS else _COLUMNS // 4  # so that all threads get some
+        parts = [slice(start, start + width) for start in range(0, n_columns, width)]
+        with single_threaded_blas:
+            run_in_threads(
+                lambda i, _: np.matmul(met.T, rows[:, parts[i]], out=gradient[:, parts[i]]), len(parts), self.n_threads
+            )
         self.weights.add_gradient(gradient[:n_features])
+        self.recurrent.add_gradient(gradient[-self.n_units :])
         if self.bias is not None:
             self.bias.add_gradient(gradient[n_features])
-        before = states[:-1].reshape(-1, self.n_units)
-        self.recurrent.add_gradient(transposed_product(before, rows[n:], self.n_threads))
         if not self.input_gradient:
             return None
         dx = product(rows, self.weights.full().T, self.n_threads).reshape(n_steps, n, n_features)
@@ -219,26 +225,25 @@ class _RecurrentNode(_StepsNode):
         self.activation = activation_of(layer, (n_units,), builder, self.parameters)
 
     def forward(self, x, training=False, random_state=None):
-        activation, recurrent = self.activation, self.recurrent.full()
-        steps, states = self._inputs(x)
+        activation = self.activation
+        seen, weights = self._begin(x)
+        states = np.empty((x.shape[1], len(x), self.n_units), x.dtype)
         n_blocks = len(row_blocks(len(x)))
         counts, tracked = np.zeros(n_blocks, np.int64), {}
         activation.begin()
 
         def work(block, i):
-            carried = np.empty_like(states[0, block])
             for t in range(len(states)):
-                z = states[t, block]
-                if t:
-                    z += np.matmul(states[t - 1, block], recurrent, out=carried)
+                z = np.matmul(seen[t, block], weights, out=states[t, block])
                 counts[i] += activation.apply(z, None, tracked if training else None, t * n_blocks + i)
+                seen[t + 1, block, -self.n_units :] = z
 
         self._in_blocks(len(x), work)
         activation.finish(counts.sum(), states.size, tracked)
-        return self._output(states), (steps, states)
+        return self._output(seen), (seen, states)
 
     def backward(self, dy, cache):
-        steps, states = cache
+        seen, states = cache
         activation, back = self.activation, np.ascontiguousarray(self.recurrent.full().T)
         n_blocks = len(row_blocks(len(dy)))
         dz = np.empty_like(states)
@@ -253,7 +258,7 @@ class _RecurrentNode(_StepsNode):
 
         self._in_blocks(len(dy), work)
         activation.add_threshold_gradient(threshold_sums.sum(axis=0))
-        return self._finish(steps, states, dz)
+        return self._finish(seen, dz)
 
 
 class _LSTMNode(_StepsNode):
@@ -267,37 +272,39 @@ class _LSTMNode(_StepsNode):
         self._scale[2 * n_units : 3 * n_units] = 1
 
     def forward(self, x, training=False, random_state=None):
-        recurrent, n_units = self.recurrent.full() * self._scale, self.n_units
-        steps, gates = self._inputs(x, self._scale)
-        memories, shown, states = (np.empty((*gates.shape[:2], n_units), gates.dtype) for _ in range(3))
-        lstm_memory = kernels_for("cpu", "recurrent").lstm_memory
+        seen, weights = self._begin(x, self._scale)
+        n_units, first = self.n_units, len(weights) - self.n_units
+        shape = (x.shape[1], len(x), n_units)
+        gates = np.empty((*shape[:2], 4 * n_units), x.dtype)
+        memories, shown = np.empty(shape, x.dtype), np.empty(shape, x.dtype)
+        kernels = kernels_for("cpu", "recurrent")
 
         def work(block, i):
-            carried, none = np.empty_like(gates[0, block]), np.zeros_like(states[0, block])
+            before = np.zeros_like(memories[0, block])
             for t in range(len(gates)):
-                z, memory = gates[t, block], memories[t, block]
-                if t:
-                    z += np.matmul(states[t - 1, block], recurrent, out=carried)
+                z, memory, tanh = gates[t, block], memories[t, block], shown[t, block]
+                np.matmul(seen[t, block], weights, out=z)
                 np.tanh(z, out=z)
-                lstm_memory(z, memories[t - 1, block] if t else none, memory)
-                np.tanh(memory, out=shown[t, block])
-                np.multiply(z[:, 3 * n_units :], shown[t, block], out=states[t, block])
+                kernels.lstm_memory(z, before, memory)
+                np.tanh(memory, out=tanh)
+                kernels.lstm_state(z, tanh, seen[t + 1, block], first)
+                before = memory
 
         self._in_blocks(len(x), work)
-        return self._output(states), (steps, gates, memories, shown, states)
+        return self._output(seen), (seen, gates, memories, shown)
 
     def backward(self, dy, cache):
-        steps, gates, memories, shown, states = cache
+        seen, gates, memories, shown = cache
         back = np.ascontiguousarray(self.recurrent.full().T)
         dz = np.empty_like(gates)
         lstm_gradient = kernels_for("cpu", "recurrent").lstm_gradient
 
         def work(block, i):
-            dh, dc, none = np.empty_like(states[0, block]), *(np.zeros_like(states[0, block]) for _ in range(2))
-            for t in range(len(states) - 1, -1, -1):
+            dh, dc, none = np.empty_like(shown[0, block]), *(np.zeros_like(shown[0, block]) for _ in range(2))
+            for t in range(len(shown) - 1, -1, -1):
                 self._by_state(dy, dz, back, t, block, dh)
                 before = memories[t - 1, block] if t else none
                 lstm_gradient(dh, gates[t, block], before, shown[t, block], dc, dz[t, block])
 
         self._in_blocks(len(dy), work)
-        return self._finish(steps, states, dz)
+        return self._finish(seen, dz)

@@ -31,6 +31,24 @@ def lstm_memory(gates, before, memory):
 
 
 @kernel
+def lstm_state(gates, shown, seen, first):
+    """State of a step, h = o s, written into the columns of what the next step sees.
+
+    Parameters
+    ----------
+    gates : (N, 4 K) array, i, f, g, o
+    shown : (N, K) array, s = tanh(c)
+    seen : (N, first + K) array, out: h from the column `first` on
+    first : int
+    """
+    n_units = shown.shape[1]
+    for n in range(shown.shape[0]):
+        o, s, state = gates[n, 3 * n_units :], shown[n], seen[n, first:]
+        for k in range(n_units):
+            state[k] = o[k] * s[k]
+
+
+@kernel
 def lstm_gradient(dh, gates, before, shown, dc, dz):
     """Gradient by what the gates of a step are made of.
 
