@@ -5,6 +5,35 @@ import numpy as np
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, single_threaded_blas
 
+_LINE = 64  # bytes of a cache line, and of a vector: one across two lines takes twice as long to load
+
+
+def aligned_empty(shape, dtype):
+    """Memory that begins with a cache line.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+    dtype : dtype
+
+    Returns
+    -------
+    ndarray
+    """
+    n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(n_bytes + _LINE, np.uint8)
+    start = -memory.ctypes.data % _LINE
+    return memory[start : start + n_bytes].view(dtype).reshape(shape)
+
+
+def aligned(array):
+    """An array in memory that begins with a cache line, in C order: itself, if it is so, or a copy."""
+    if array.flags.c_contiguous and array.ctypes.data % _LINE == 0:
+        return array
+    copy = aligned_empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
 
 def row_blocks(n_samples, rows_a_sample=1, rows=None):
     """Slices of samples for products: small ones where there are few, so that all threads get some.

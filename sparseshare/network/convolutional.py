@@ -11,12 +11,12 @@ from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, single_threaded_blas
 from sparseshare.validation import check_axes, check_choice, check_number
 
-from .blocks import SparseWeights
+from .blocks import SparseWeights, aligned_empty
 from .layers import Layer, Node, check_layer
 from .patterns import padding_before, positions_of
 from .thresholds import activation_of
 
-_FEW_CHANNELS = 4  # so few that columns are quicker laid out the other way round
+FEW_CHANNELS = 4  # so few that columns are quicker laid out the other way round
 _COLUMN_BYTES = 5 << 17  # columns of a block of images: with their product they stay in a core's cache
 _SPARSE_BELOW = 0.3  # density of the input under which skipping its zeros beats columns and a dense product
 _GROUPS = 16  # sums over a batch are made in so many parts, whatever the number of threads
@@ -93,7 +93,7 @@ class Conv(Layer):
             _check_fit(self, "kernel", kernel, input_shape)
         positions = positions_of(input_shape[:-1], kernel, stride, self.padding)
         before = padding_before(input_shape[:-1], kernel, stride, self.padding)
-        return _ConvNode(self, input_shape, kernel, stride, positions, before, n_filters, builder)
+        return ConvNode(self, input_shape, kernel, stride, positions, before, n_filters, builder)
 
 
 def _axes_of(layer, input_shape):
@@ -117,18 +117,18 @@ def _two(axes, one):
     return (one, *axes) if len(axes) == 1 else tuple(axes)
 
 
-class _Scratch(dict):
+class Scratch(dict):
     """Arrays of each thread, made when it first asks."""
 
     def __init__(self, dtype, *sizes):
         self.dtype, self.sizes = dtype, sizes
 
     def __missing__(self, worker):
-        self[worker] = [np.empty(size, self.dtype) for size in self.sizes]
+        self[worker] = [aligned_empty(size, self.dtype) for size in self.sizes]
         return self[worker]
 
 
-class _ConvNode(Node):
+class ConvNode(Node):
     def __init__(self, layer, input_shape, kernel, stride, positions, before, n_filters, builder):
         super().__init__(layer, (*positions, n_filters))
         self.n_threads, self.input_shape, n_channels = builder.n_threads, tuple(input_shape), input_shape[-1]
@@ -160,7 +160,7 @@ class _ConvNode(Node):
         """Patches as rows of a matrix, in memory of `scratch`."""
         n_columns, n_rows = self.weights.shape[0], len(padded) * prod(self.positions)
         part = scratch[: n_rows * n_columns]
-        if self.image[2] <= _FEW_CHANNELS:
+        if self.image[2] <= FEW_CHANNELS:
             rows = part.reshape(n_columns, n_rows)
             kernels.take_rows(padded, *self.grid, rows)
             return rows.T
@@ -182,9 +182,9 @@ class _ConvNode(Node):
         n_positions, (n_rows, n_filters) = prod(self.positions), weights.shape
         blocks = self._blocks(len(x), x.itemsize)
         counts, tracked = np.zeros(len(blocks), np.int64), {}
-        scratch = _Scratch(x.dtype, blocks[0].stop * n_positions * n_rows if blocks else 0)
+        scratch = Scratch(x.dtype, blocks[0].stop * n_positions * n_rows if blocks else 0)
         # With so few channels a patch is short: listing what is not 0 in it costs more than it saves.
-        sparse = None if training or self.image[2] <= _FEW_CHANNELS else SparseWeights(weights, _SPARSE_BELOW)
+        sparse = None if training or self.image[2] <= FEW_CHANNELS else SparseWeights(weights, _SPARSE_BELOW)
         activation.begin()
 
         def work(i, worker):
@@ -215,7 +215,7 @@ class _ConvNode(Node):
         threshold_sums = np.zeros((len(groups), n_filters if activation.learned else 0), x.dtype)
 
         size = blocks[0].stop * n_positions if blocks else 0
-        scratch = _Scratch(x.dtype, size * len(weights), size * n_filters, weights.size)
+        scratch = Scratch(x.dtype, size * len(weights), size * n_filters, weights.size)
 
         def work(group, worker):
             memory, dz_memory, product = scratch[worker]
@@ -281,7 +281,7 @@ class _PoolNode(Node):
         run_in_threads(lambda i, _: work(blocks[i]), len(blocks), self.n_threads)
 
 
-class _MaxPoolNode(_PoolNode):
+class MaxPoolNode(_PoolNode):
     def forward(self, x, training=False, random_state=None):
         kernels = kernels_for("cpu", "windows")
         x = np.ascontiguousarray(x).reshape(-1, *self.image)
@@ -331,7 +331,7 @@ class MaxPool(_Pool):
     MaxPool(size=2)
     """
 
-    _node = _MaxPoolNode
+    _node = MaxPoolNode
 
 
 class AvgPool(_Pool):

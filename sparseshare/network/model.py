@@ -5,6 +5,7 @@ import numpy as np
 from sparseshare.threads import single_threaded_blas
 
 from .layers import Builder, Layer
+from .pooled_convolution import joined
 from .sharing import one_line
 
 
@@ -129,11 +130,11 @@ class Network:
                     yield number, name, parameter
 
     def weights(self):
-        """Parameters that penalties and compression are for: neither biases nor thresholds."""
+        """Parameters that penalties and compression are for: neither biases nor thresholds nor step sizes."""
         return [
             parameter
             for _, name, parameter in self.named_parameters()
-            if not name.endswith("bias") and name != "threshold"
+            if not name.endswith("bias") and not name.startswith(("threshold", "step"))
         ]
 
     def forward(self, x, training=False, random_state=None):
@@ -153,8 +154,8 @@ class Network:
         """
         caches = []
         with single_threaded_blas:  # once, not in every node
-            for node in self.nodes:
-                x, cache = node.forward(x, training, random_state)
+            for step in self._steps():
+                x, cache = step.forward(x, training, random_state)
                 caches.append(cache)
         return x, caches
 
@@ -171,9 +172,13 @@ class Network:
         ndarray
         """
         with single_threaded_blas:
-            for node in self.nodes[:n_layers]:
-                x = node.forward(x)[0]
+            for step in joined(self.nodes[:n_layers]):
+                x = step.forward(x)[0]
         return x
+
+    def _steps(self):
+        """What computes the nodes, those that learn nothing first."""
+        return [*self.nodes[: self._first], *joined(self.nodes[self._first :])]
 
     def backward(self, dy, caches):
         """Let every parameter add up its gradient.
@@ -185,8 +190,8 @@ class Network:
             Of `forward`; emptied.
         """
         with single_threaded_blas:
-            for node in reversed(self.nodes[self._first :]):
-                dy = node.backward(dy, caches.pop())
+            for step in reversed(self._steps()[self._first :]):
+                dy = step.backward(dy, caches.pop())
 
     def reset_gradients(self):
         """Start new sums."""

@@ -168,6 +168,7 @@ class Activation:
     """
 
     density, learned = None, False
+    pointwise = True  # whether `limits` say all about it
 
     def __init__(self, kind, n_units, builder):
         self.kind, self.n_units, self.n_threads = kind, n_units, builder.n_threads
@@ -176,6 +177,32 @@ class Activation:
         self._no_bias = np.zeros(n_units, builder.dtype)
         self.measured_density = np.nan
         self.reset_counts()
+
+    @property
+    def tracks(self):
+        """Whether training moves thresholds by what `finish` is given."""
+        return self.density is not None
+
+    def limits(self):
+        """The activation of z as ``z - above`` for z > high, ``z - below`` for z < low, 0 between.
+
+        Returns
+        -------
+        ndarray of shape (4, n_units)
+            high (NaN: never 0), above, low, below.
+        """
+        t = self.thresholds
+        limits = np.zeros((4, self.n_units), t.dtype)
+        limits[2] = -np.inf
+        if self.mode == _LINEAR:
+            limits[0] = np.nan
+        elif self.mode == _HARD:
+            limits[0], limits[2] = np.nextafter(t, -np.inf), np.nextafter(-t, np.inf)
+        else:
+            limits[:2] = t
+            if self.mode == _SOFT:
+                limits[2:] = -t
+        return limits
 
     def reset_counts(self):
         """Start counting anew."""
@@ -370,6 +397,8 @@ class TopK(Activation):
     k : int
     """
 
+    pointwise = False
+
     def __init__(self, kind, n_units, builder, k):
         super().__init__(kind, n_units, builder)
         self.k, self.mode = k, _HARD
@@ -384,6 +413,8 @@ class TopK(Activation):
 
 class Tanh(Activation):
     """Hyperbolic tangent."""
+
+    pointwise = False
 
     def apply(self, z, bias=None, tracked=None, place=0):
         """See `Activation`."""
