@@ -11,6 +11,7 @@ from work import Work
 import sparseshare
 from sparseshare.convolution import ConvDictionaryLearning, conv_sparse_encode
 from sparseshare.image import SparseImageEncoder, ZCAWhitening, denoise_image
+from sparseshare.network import Conv, Dense, DeepSparseClassifier, Flatten, MaxPool
 
 
 def version():
@@ -136,6 +137,28 @@ def conv_learn(images, atoms, alpha, n_iterations, threads):
         return {"seconds": np.array(least), "dictionaries": np.array(clock.kept)}
 
     return Work(run)
+
+
+def train_network(images, labels, test_images, batch_size, n_epochs, threads):
+    """A small convolutional network by Adam."""
+    return Work(
+        lambda: _network(batch_size, n_epochs, threads).fit(images, labels),
+        rows=lambda fitted: {"labels": fitted.predict(test_images)},
+    )
+
+
+def predict_network(images, labels, test_images, batch_size, n_epochs, density, threads):
+    """Labels of the test images by a network whose hard thresholds were trained to a density."""
+    fitted = _network(batch_size, n_epochs, threads, activation="hard", density=density).fit(images, labels)
+    return Work(lambda: {"labels": fitted.predict(test_images), "densities": fitted.densities_})
+
+
+def _network(batch_size, n_epochs, threads, **options):
+    layers = [Conv(32, 3), MaxPool(2), Conv(64, 3), MaxPool(2), Flatten(), Dense(128)]
+    return DeepSparseClassifier(
+        layers, batch_size=batch_size, max_iter=n_epochs, n_iter_no_change=None, alpha=0, n_jobs=threads,
+        random_state=0, **options,
+    )  # fmt: skip
 
 
 class _StoppedClock:

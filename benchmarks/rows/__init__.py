@@ -16,6 +16,7 @@ from .lasso import lasso
 from .learning import learning
 from .masked import masked
 from .memory import memory
+from .network_speed import net_sparse, net_training
 from .path import path
 from .pursuit import pursuit
 from .selection import selection
@@ -58,6 +59,8 @@ ROWS = {
     "conv_memory": conv_memory,
     "conv_learning_memory": conv_learning_memory,
     "conv_growth": conv_growth,
+    "net_training": net_training,
+    "net_sparse": net_sparse,
 }  # fmt: skip
 
 __all__ = ["ROWS"]

@@ -32,12 +32,14 @@ LANE_BYTES = 4 * LANES
 
 @part
 def _patch_starts(n_lines, n_pixels, line, pixel, starts):
-    """First entries of the patches of some lines; more of them than there are, to fill the last tile."""
-    n = n_lines * n_pixels
-    for row in range(max(n, ROWS)):
-        at = min(row, n - 1)
-        starts[row] = at // n_pixels * line + at % n_pixels * pixel
-    return n
+    """First entries of the patches of some lines, and again the last one until there are enough for a tile."""
+    row = 0
+    for y in range(n_lines):
+        for x in range(n_pixels):
+            starts[row] = y * line + x * pixel
+            row += 1
+    for more in range(row, ROWS):
+        starts[more] = starts[row - 1]
 
 
 @part
@@ -72,29 +74,32 @@ def _list_pixels(image, n_channels, place, value, firsts):
 
 
 @part
-def _sparse_rows(place, value, firsts, top, kh, kw, sy, sx, width, n_channels, n_pixels, weights, bias, z, n):
+def _sparse_rows(place, value, firsts, top, kh, kw, sy, sx, width, n_channels, n_lines, n_pixels, weights, bias, z):
     """z = bias + patches @ weights by what is not 0 in the patches, which begin with line `top` of the image."""
     lanes, run = LANE_BYTES // z.itemsize, kw * n_channels
-    for row in range(n):
+    for row in range(n_lines * n_pixels):
         for f in range(z.shape[1]):
             z[row, f] = bias[f]
     for a in range(kh):  # line by line of the patches: the weights of one line stay in the nearest cache
-        for row in range(n):
-            pixel = (top + row // n_pixels * sy + a) * width + row % n_pixels * sx
-            low, high = firsts[pixel], firsts[pixel + kw]
-            shift = a * run - pixel * n_channels
-            column = 0
-            while column < z.shape[1]:
-                left = z.shape[1] - column
-                if left >= 4 * lanes:
-                    listed_rows_4(place, value, low, high, shift, weights, column, z, row)
-                    column += 4 * lanes
-                elif left >= 2 * lanes:
-                    listed_rows_2(place, value, low, high, shift, weights, column, z, row)
-                    column += 2 * lanes
-                else:
-                    listed_rows_1(place, value, low, high, shift, weights, column, z, row)
-                    column += lanes
+        row = 0
+        for y in range(n_lines):
+            for x in range(n_pixels):
+                pixel = (top + y * sy + a) * width + x * sx
+                low, high = firsts[pixel], firsts[pixel + kw]
+                shift = a * run - pixel * n_channels
+                column = 0
+                while column < z.shape[1]:
+                    left = z.shape[1] - column
+                    if left >= 4 * lanes:
+                        listed_rows_4(place, value, low, high, shift, weights, column, z, row)
+                        column += 4 * lanes
+                    elif left >= 2 * lanes:
+                        listed_rows_2(place, value, low, high, shift, weights, column, z, row)
+                        column += 2 * lanes
+                    else:
+                        listed_rows_1(place, value, low, high, shift, weights, column, z, row)
+                        column += lanes
+                row += 1
 
 
 @kernel
@@ -136,7 +141,7 @@ def pooled_patches(
     listed, values = np.empty(n_listed, np.int32), np.empty(n_listed, z.dtype)
     firsts = np.empty(height * width + 1 if skip_zeros else 0, np.int64)
     flat_z, flat_out, flat_place = z.reshape(-1), out.reshape(-1), place.reshape(-1)
-    count, done, due, m_kept = 0, 0, 0, 0
+    count, done, due, m_kept, ready = 0, 0, 0, 0, 0
     for i in range(n_images):
         if inside:
             _fill(images[i], padded, top, left)
@@ -145,25 +150,30 @@ def pooled_patches(
             _list_pixels(image, n_channels, listed, values, firsts)
         for y in range(0, n_lines, strip):
             some = min(strip, n_lines - y)
+            n = some * ph * used
             if skip_zeros:
-                n = some * ph * used
                 _sparse_rows(
-                    listed, values, firsts, y * ph * sy, kh, kw, sy, sx, width, n_channels, used, weights, bias, z, n
-                )
+                    listed, values, firsts, y * ph * sy, kh, kw, sy, sx, width, n_channels, some * ph, used, weights,
+                    bias, z,
+                )  # fmt: skip
             else:
-                n = _patch_starts(some * ph, used, sy * line, sx * n_channels, starts)
+                if n != ready:
+                    _patch_starts(some * ph, used, sy * line, sx * n_channels, starts)
+                    ready = n
                 _dense_rows(image, y * ph * sy * line, starts, n, kh, line, run, weights, bias, z)
             while due < done + n and m_kept < kept.shape[0]:
                 kept[m_kept] = z[due - done]
                 due, m_kept = due + every, m_kept + 1
             done += n
-            for window in range(some * n_pixels):
-                start = (window // n_pixels * ph * used + window % n_pixels * pw) * n_filters
-                at = ((i * n_lines + y) * n_pixels + window) * n_filters
-                for column in range(0, n_filters, lanes):
-                    count += pooled_window(
-                        flat_z, start, used * n_filters, n_filters, ph, pw, limits, column, flat_out, at, flat_place
-                    )
+            at = (i * n_lines + y) * n_pixels * n_filters
+            for window_line in range(some):
+                for x in range(n_pixels):
+                    start = (window_line * ph * used + x * pw) * n_filters
+                    for column in range(0, n_filters, lanes):
+                        count += pooled_window(
+                            flat_z, start, used * n_filters, n_filters, ph, pw, limits, column, flat_out, at, flat_place
+                        )
+                    at += n_filters
     return count
 
 
