@@ -104,8 +104,8 @@ class DeepSparseClassifier(ClassifierMixin, NetworkLearner):
     Warns
     -----
     ConvergenceWarning
-        If `max_iter` ended the training, or the loss became NaN or infinite: the weights of the last good epoch are
-        kept then, and the message says what to lower.
+        If `max_iter` ended the training; if the loss became NaN or infinite (the weights of the last good epoch are
+        kept then) or ended far above its first value, with what to lower; if a layer has no activation but zeros.
 
     See Also
     --------
@@ -380,8 +380,8 @@ class DeepSparseRegressor(RegressorMixin, NetworkLearner):
     Warns
     -----
     ConvergenceWarning
-        If `max_iter` ended the training, or the loss became NaN or infinite: the weights of the last good epoch are
-        kept then, and the message says what to lower.
+        If `max_iter` ended the training; if the loss became NaN or infinite (the weights of the last good epoch are
+        kept then) or ended far above its first value, with what to lower; if a layer has no activation but zeros.
 
     See Also
     --------

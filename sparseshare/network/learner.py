@@ -21,7 +21,7 @@ from .layers import Dense, Flatten
 from .model import Network
 from .optimizers import OPTIMIZERS, SCHEDULES
 from .report import parameter_report
-from .sharing import SharingRule
+from .sharing import SharingRule, one_line
 from .thresholds import ACTIVATIONS
 from .training import NetworkReports, Plan, train
 
@@ -135,6 +135,7 @@ class NetworkLearner(
         self.n_iter_ = max(history.n_iter, 1)
         self.converged_ = history.stopped in ("converged", "callback")
         self._finish(read, len(X))
+        self._warn_of_dead_layers()
         if not self.warm_start:
             for parameter in self.network_.parameters:
                 parameter.state = {}
@@ -227,17 +228,23 @@ class NetworkLearner(
                 raise ValueError(
                     f"X has samples of shape {shape}, the network that goes on was fitted to {self.input_shape_}"
                 )
+            there = [one_line(node.layer) for node in self.network_.nodes[:-2]]
+            wanted = [one_line(layer) for layer in self._hidden_layers(shape)]
+            if wanted != there:
+                raise ValueError(
+                    f"The 'layers' are now [{', '.join(wanted)}], those of the network that goes on are "
+                    f"[{', '.join(there)}]: for others, fit with warm_start=False"
+                )
             self.network_.set_threads(thread_count(self.n_jobs))
             return
         self.network_, self.input_shape_ = self._new_network(shape, network_dtype(X), random_state), shape
 
     def _new_network(self, shape, dtype, random_state):
         """Hidden layers and the output layer, connected, with first weights."""
-        hidden = [self._with_share(layer) for layer in (default_layers(shape) if self.layers is None else self.layers)]
         everywhere = self.share if getattr(self.share, "fits_all", False) else None
         output = Dense(self._n_outputs(), activation="linear", share=everywhere)
         return Network(
-            [*hidden, Flatten(), output],
+            [*self._hidden_layers(shape), Flatten(), output],
             shape,
             dtype,
             random_state,
@@ -246,6 +253,9 @@ class NetworkLearner(
             density=self.density,
             n_threads=thread_count(self.n_jobs),
         )
+
+    def _hidden_layers(self, shape):
+        return [self._with_share(layer) for layer in (default_layers(shape) if self.layers is None else self.layers)]
 
     def _with_share(self, layer):
         if self.share is None or getattr(layer, "share", self) is not None:
@@ -291,6 +301,19 @@ class NetworkLearner(
         self.densities_ = hidden[~np.isnan(hidden)]
         self.network_.release()
 
+    def _warn_of_dead_layers(self):
+        """Behind a layer without any activation nothing depends on the samples, and no gradient comes back."""
+        for number, (node, density) in enumerate(zip(self.network_.nodes, self.network_.densities, strict=True)):
+            if density == 0 and node is not self.network_.nodes[-1]:
+                warnings.warn(
+                    f"All activations behind layer {number}, {one_line(node.layer)}, are zero, so that the outputs are "
+                    "the same for all samples: lower the threshold, give a density in its place, or lower penalties "
+                    "or learning_rate",
+                    ConvergenceWarning,
+                    stacklevel=4,
+                )
+                return
+
     def _outputs(self, X, codes=False):
         check_is_fitted(self)
         X, shape = check_samples(self, X, reset=False)
@@ -312,6 +335,7 @@ class NetworkLearner(
         -------
         ParameterReport
         """
+        check_is_fitted(self)
         return parameter_report(self)
 
     def __sklearn_tags__(self):

@@ -12,6 +12,7 @@ from sparseshare.callbacks import EpochReports, report_epoch
 
 from .optimizers import scheduled_rate
 
+_RISEN = 10  # times the loss before training: one that training has made worse
 _DIVIDE, _SMALLEST = 5.0, 1e-6  # what "adaptive" does to the rate, and below what it stops, as scikit-learn's
 
 
@@ -132,16 +133,20 @@ def train(network, read, targets, plan, random_state, *, score=None, reports=Non
     Warns
     -----
     ConvergenceWarning
-        If the loss became NaN or infinite; the weights are then those of the last good epoch.
+        If the loss became NaN or infinite; the weights are then those of the last good epoch. Also if it ended ten
+        times higher than it was before.
     """
     history = History()
+    untrained = _loss_of_some(network, read, targets, plan)
     best, good, waited, factor = None, network.state(), 0, 1.0
     while history.n_iter < plan.max_iter:
         _gather_clusters(network, history.n_iter / plan.max_iter)
         rate = factor * scheduled_rate(plan.schedule, plan.learning_rate, history.n_iter, plan.max_iter)
         if reports is not None:
             reports.begin()
+        started = time.perf_counter()
         loss = train_epoch(network, read, targets, plan, rate, random_state)
+        more = {"samples_per_second": round(len(targets) / max(time.perf_counter() - started, 1e-9))}
         if not isfinite(loss):
             network.restore(good if best is None else best)
             _warn_diverged(loss, history.n_iter, rate, plan)
@@ -150,7 +155,6 @@ def train(network, read, targets, plan, random_state, *, score=None, reports=Non
         good = network.state()
         history.n_iter += 1
         history.loss_curve.append(loss)
-        more = {}
         if score is None:
             improved = loss < history.best_loss - plan.tol
         else:
@@ -180,6 +184,9 @@ def train(network, read, targets, plan, random_state, *, score=None, reports=Non
         history.stopped = "max_iter"
     if best is not None:
         network.restore(best)
+    elif history.loss_curve and history.loss_curve[-1] > _RISEN * max(untrained, 100 * plan.tol):
+        _warn_risen(untrained, history, plan)
+        history.stopped = "diverged"
     _gather_clusters(network, 1.0)
     return history
 
@@ -217,9 +224,21 @@ def train_epoch(network, read, targets, plan, rate, random_state):
                 parameter.add_penalty_gradient(plan.l1 / len(rows), plan.l2 / len(rows))
             for parameter in parameters:
                 plan.optimizer.update(parameter, rate)
-        penalty = sum(parameter.penalty(plan.l1 / plan.batch_size, plan.l2 / plan.batch_size) for parameter in weights)
+        penalty = _penalty(weights, plan)
         finite = all(np.isfinite(parameter.values).all() for parameter in parameters)
     return total / n_samples + penalty if finite else np.nan
+
+
+def _penalty(weights, plan):
+    return sum(parameter.penalty(plan.l1 / plan.batch_size, plan.l2 / plan.batch_size) for parameter in weights)
+
+
+def _loss_of_some(network, read, targets, plan):
+    """Loss of a batch from all over the samples; infinite, so that nothing counts as a rise, if it is not finite."""
+    rows = np.linspace(0, len(targets) - 1, min(len(targets), plan.batch_size)).astype(int)
+    with np.errstate(over="ignore", invalid="ignore"):
+        loss = plan.loss(network.output(read(rows)), targets[rows])[0] + _penalty(network.weights(), plan)
+    return loss if isfinite(loss) else inf
 
 
 def _gather_clusters(network, progress):
@@ -228,6 +247,16 @@ def _gather_clusters(network, progress):
     for parameter in waiting:
         parameter.pending.gather(parameter)
     return bool(waiting)
+
+
+def _warn_risen(untrained, history, plan):
+    warnings.warn(
+        f"The loss rose from {untrained:.3g} before training to {history.loss_curve[-1]:.3g} after epoch "
+        f"{history.n_iter}. Lower learning_rate, which is {plan.learning_rate:.3g}, or bring features and targets to a "
+        "smaller scale",
+        ConvergenceWarning,
+        stacklevel=5,
+    )
 
 
 def _warn_diverged(loss, n_iter, rate, plan):

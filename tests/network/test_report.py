@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
 
 from sparseshare.network import (
     Conv,
@@ -107,3 +108,5 @@ def test_tables():
 def test_what_has_no_network_is_refused():
     with pytest.raises(ValueError, match="parameter_report is for a fitted network or a Network, got DeepSparse"):
         parameter_report(DeepSparseClassifier())
+    with pytest.raises(NotFittedError):
+        DeepSparseClassifier().parameter_report()

@@ -101,6 +101,23 @@ def test_diverging_keeps_the_last_good_weights(samples, estimator):
     assert network.n_iter_ >= 1 and not network.converged_
 
 
+def test_a_loss_that_rises_is_told(samples):
+    """Finite, but worse than no training at all: such a network has not converged."""
+    X, y = samples
+    message = r"The loss rose from 1\.\d+ before training to \S+ after epoch \d+\. Lower learning_rate, which is 1e\+05"
+    with pytest.warns(ConvergenceWarning, match=message):
+        network = classifier(learning_rate=1e5, n_iter_no_change=3, max_iter=20).fit(X, y)
+    assert not network.converged_ and np.isfinite(weights_of(network)).all()
+
+
+def test_a_layer_without_activations_is_named(samples):
+    layers = [Dense(8), Dense(6, activation="hard", threshold=1e3)]
+    message = r"All activations behind layer 1, Dense\(.*threshold=1000\.0\), are zero, .*: lower the threshold"
+    with pytest.warns(ConvergenceWarning, match=message):
+        network = classifier(layers).fit(*samples)
+    assert network.densities_[1] == 0
+
+
 def test_the_good_weights_are_those_of_the_last_epoch(samples):
     steady = classifier(max_iter=3, optimizer="sgd").fit(*samples)
     message = r"in epoch 4: training has stopped, the weights are those after epoch 3"
@@ -137,6 +154,15 @@ def test_warm_start_goes_on(samples):
     assert len(halves.loss_curve_) == 6
 
 
+def test_warm_start_refuses_other_layers(samples):
+    network = classifier(warm_start=True, share=hashed(1 / 2)).fit(*samples)
+    network.set_params(layers=[Dense(16)]).fit(*samples)  # others that are equal
+    message = r"'layers' are now \[Dense\(n_units=8, .*\)\], those of the network .* \[Dense\(n_units=16, .*\)\]"
+    with pytest.raises(ValueError, match=message):
+        network.set_params(layers=[Dense(8)]).fit(*samples)
+    assert network.set_params(warm_start=False).fit(*samples).network_.nodes[0].output_shape == (8,)
+
+
 def test_a_second_fit_starts_anew_without_warm_start(samples):
     network = classifier().fit(*samples)
     once = weights_of(network)
@@ -171,7 +197,7 @@ def test_verbose_prints_a_line_an_epoch(samples, capsys):
     classifier(max_iter=2, verbose=True, early_stopping=True).fit(*samples)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and lines[1].startswith("[DeepSparseClassifier] epoch 2/2: loss ")
-    assert "validation_score" in lines[0]
+    assert "validation_score" in lines[0] and "samples_per_second" in lines[0]
 
 
 def test_penalties_shrink_the_weights(samples):
