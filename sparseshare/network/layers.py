@@ -177,7 +177,7 @@ def check_layer(layer):
     check_bool("nonnegative", layer.nonnegative, of=owner)
     check_number("l1", layer.l1, 0, of=owner)
     check_number("l2", layer.l2, 0, of=owner)
-    if layer.share is not None and not hasattr(layer.share, "parameter"):
+    if layer.share is not None and (isinstance(layer.share, type) or not hasattr(layer.share, "parameter")):
         raise ValueError(
             f"The 'share' parameter of {owner} must be a sharing rule of sparseshare.network or None, "
             f"got {layer.share!r}"

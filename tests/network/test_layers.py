@@ -141,6 +141,7 @@ def test_layers_are_plain_estimators():
         (Dense(3, l2=np.nan), "'l2' parameter of Dense"),
         (Dense(3, init="zeros"), "'init' parameter"),
         (Dense(3, share="tied"), "'share' parameter of Dense must be a sharing rule"),
+        (Dense(3, share=hashed), "'share' parameter of Dense must be a sharing rule"),
         (Dropout(1.0), "'rate' parameter of Dropout"),
         (Dropout(-0.1), "'rate' parameter of Dropout"),
     ],
