@@ -17,6 +17,7 @@ _LINEAR, _SOFT, _SOFT_NONNEGATIVE, _HARD = range(4)  # the modes of the kernels
 _MODES = {"relu": _SOFT_NONNEGATIVE, "soft": _SOFT, "soft_nonnegative": _SOFT_NONNEGATIVE, "hard": _HARD}
 _BLOCK = 1 << 16  # entries that one call of a kernel works on
 _SAMPLED = 256  # rows of a block whose magnitudes the tracking of a density looks at
+_INSTEAD = {"relu": ": the nearest to 'relu' is 'soft_nonnegative', max(z - threshold, 0)"}
 _RATE = 0.1  # how far a threshold moves towards the quantile of one more batch
 
 
@@ -65,12 +66,12 @@ def activation_of(layer, output_shape, builder, parameters):
     if threshold is not None and kind not in THRESHOLDED:
         raise ValueError(
             f"The 'threshold' parameter of {owner} is for the activations {', '.join(map(repr, THRESHOLDED))}, "
-            f"but its activation is {kind!r}"
+            f"but its activation is {kind!r}{_INSTEAD.get(kind, '')}"
         )
     if density is not None and kind not in (*THRESHOLDED, "topk"):
         raise ValueError(
             f"The 'density' parameter of {owner} is for activations with a threshold and for 'topk', but its "
-            f"activation is {kind!r}: the nearest to 'relu' is 'soft_nonnegative'"
+            f"activation is {kind!r}{_INSTEAD.get(kind, '')}"
         )
     density = check_number("density", density, 0, 1, allow_none=True, open_low=True, of=owner)
     if kind == "topk":

@@ -190,8 +190,8 @@ def test_defaults_are_those_of_the_builder():
     ("options", "message"),
     [
         ({"activation": "sigmoid"}, "'activation' parameter of Dense must be"),
-        ({"activation": "relu", "threshold": 0.1}, "'threshold' parameter of Dense is for the activations"),
-        ({"activation": "relu", "density": 0.1}, "'density' parameter of Dense is for activations with a threshold"),
+        ({"activation": "relu", "threshold": 0.1}, "'threshold' parameter of Dense .* nearest to 'relu' is 'soft_nonn"),
+        ({"activation": "relu", "density": 0.1}, "'density' parameter of Dense .* nearest to 'relu' is 'soft_nonneg"),
         ({"activation": "topk"}, "needs a 'density'"),
         ({"activation": "hard", "threshold": "learned"}, "A hard threshold has no gradient"),
         ({"activation": "soft", "threshold": "learned", "density": 0.1}, "either learned or moved"),
