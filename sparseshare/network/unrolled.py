@@ -1,0 +1,448 @@
+"""LearnedSparseCoder: a network of a few steps that learns to give the codes of the lasso."""
+
+import copy
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
+from sparseshare.coding.encode import encode
+from sparseshare.coding.problem import Problem
+from sparseshare.devices import resolve_device
+from sparseshare.threads import thread_count
+from sparseshare.validation import check_bool, check_choice, check_dictionary, check_number, compute_dtype
+from sparseshare.version import VersionedPickle
+
+from .model import Network
+from .optimizers import OPTIMIZERS, SCHEDULES
+from .training import NetworkReports, Plan, train
+from .unrolled_losses import CodeError, LassoObjective, StepLoss, mean_square, objective
+from .unrolled_steps import WEIGHTS, UnrolledISTA
+
+LOSSES = ("objective", "codes")
+_AT_ONCE = 1000  # signals of the validation part at a time
+_DECAY = 0.99  # of Adam's second moments: with more memory one steep batch throws the weights of many steps far off
+_EXACT = 1e-6  # relative duality gap of the codes that are learned from
+_JUDGE = 1e-9  # of those that errors are measured against
+
+
+class LearnedSparseCoder(
+    CallbackSupportMixin, VersionedPickle, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
+    """Sparse codes in a few steps that are learned: LISTA and its relatives.
+
+    The codes to be given are those of the lasso, which minimise F(z) = 0.5 |x - z D|^2 + alpha |z|_1. The network
+    takes `n_steps` steps z <- soft(x W + z S, theta) from z = 0. It begins as ISTA, with W = D'/L, S = I - D D'/L and
+    theta = alpha / L for all atoms, L the largest eigenvalue of D D'; `fit` then moves these weights so that so few
+    steps come as near to the codes as possible for signals like those of `fit`.
+
+    Parameters
+    ----------
+    dictionary : array-like of shape (n_components, n_features)
+        D, an atom a row, of any norm.
+    alpha : float, default=1.0
+        Penalty of the lasso.
+    n_steps : int, default=8
+        Every step costs a product of the signals with n_features x n_components weights (with "tied" and "analytic"
+        only the first does) and one of the codes, whose zeros are skipped, with n_components x n_components weights.
+    weights : {"coupled", "untied", "tied", "analytic"}, default="coupled"
+        What is learned beside a threshold for every atom. "tied": W and S, the same in all steps, a recurrent network.
+        "untied": W and S of every step. "coupled": W of every step, while S = I - D W. "analytic": a length of every
+        step, W being that length times weights that minimise the coherence with the dictionary.
+    positive : bool, default=False
+        Codes >= 0.
+    loss : {"objective", "codes"}, default="objective"
+        What training minimises: F itself, or the squared distance to the exact codes, which are computed once.
+    discount : float, default=0.0
+        Training minimises a mean of this loss over all steps, in which a step has `discount` times the weight of the
+        next one. 0 takes the last step alone; with 0.7 or so the codes after every step are of use, see `error_curve`.
+    optimizer : {"adam", "momentum", "sgd"}, default="adam"
+        Adam (with the decay 0.99 of its second moments), classical momentum, or plain stochastic gradient descent.
+    learning_rate : float, default=0.03
+        Weights are stored in units in which it suits "adam", whatever the norms of atoms and signals.
+    momentum : float, default=0.9
+        Of "momentum".
+    schedule : {"constant", "step", "cosine", "adaptive"} or callable, default="cosine"
+        Of the learning rate: halved every 5 epochs; down to 0 along half a wave; divided by 5 instead of stopping,
+        until it is below 1e-6; or a function of epoch (from 0) and max_iter that returns a factor.
+    batch_size : int, default=128
+        Signals a step of training.
+    max_iter : int, default=20
+        Most epochs, passes over all signals; 0 leaves ISTA.
+    shuffle : bool, default=True
+        Draw the batches anew in every epoch.
+    early_stopping : bool, default=False
+        Hold out a part of the signals, stop when the loss on it no longer falls, and keep the best weights.
+    validation_fraction : float, default=0.1
+        That part.
+    n_iter_no_change : int or None, default=None
+        Stop after this many epochs in which the loss, or that of the held-out part, fell by less than `tol`. None:
+        train for `max_iter` epochs.
+    tol : float, default=1e-05
+        Least improvement of the loss.
+    sparse_output : bool, default=False
+        Make `transform` return a csr_array.
+    random_state : int, RandomState or None, default=None
+        For batches and the held-out part.
+    verbose : bool or int, default=False
+        Print a line an epoch.
+    n_jobs : int or None, default=None
+        Threads; None takes all. Results do not depend on it.
+    device : str, default="auto"
+        "auto" and "cpu" compute on the CPU.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features)
+        The dictionary.
+    network_ : Network
+        Of one layer, whose node has `step_weights(step)`.
+    loss_curve_ : list of float
+        Mean loss of every epoch, over what codes of zeros have: it is 1 for them.
+    validation_scores_ : list of float or None
+        The negative of it on the held-out part.
+    n_iter_ : int
+        Epochs.
+    converged_ : bool
+        Whether training ended before `max_iter`, for lack of improvement.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        If X had column names.
+
+    Raises
+    ------
+    ValueError
+        In `fit`, for parameters and signals that are out of range or do not suit the dictionary.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the loss became NaN or infinite: the weights of the last good epoch are kept then.
+
+    See Also
+    --------
+    sparseshare.SparseCoder : The exact codes.
+    sparseshare.network.SequentialSparseCoder : Codes of sequences by a recurrent network.
+
+    Notes
+    -----
+    There is no certificate: how far the codes of other signals are from exact ones, `error_curve` tells. Signals unlike
+    those of `fit` get codes that may be far off.
+
+    References
+    ----------
+    K. Gregor, Y. LeCun, "Learning fast approximations of sparse coding", ICML 2010, section 3.2. X. Chen, J. Liu,
+    Z. Wang, W. Yin, "Theoretical linear convergence of unfolded ISTA and its practical weights and thresholds", NeurIPS
+    2018, equation 15 ("coupled"). J. Liu, X. Chen, Z. Wang, W. Yin, "ALISTA: analytic weights are as good as learned
+    weights in LISTA", ICLR 2019 ("analytic").
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare.network import LearnedSparseCoder
+    >>> rng = np.random.default_rng(0)
+    >>> D = rng.standard_normal((16, 8))
+    >>> D /= np.linalg.norm(D, axis=1, keepdims=True)
+    >>> X = rng.standard_normal((1000, 8))
+    >>> coder = LearnedSparseCoder(D, alpha=0.3, n_steps=4, random_state=0).fit(X)
+    >>> new = rng.standard_normal((200, 8))
+    >>> coder.transform(new).shape
+    (200, 16)
+    >>> gaps = coder.error_curve(new)["objective_gap"]
+    >>> bool(gaps["learned"][3] < gaps["fista"][3] < gaps["ista"][3])
+    True
+    """
+
+    def __init__(
+        self,
+        dictionary,
+        *,
+        alpha=1.0,
+        n_steps=8,
+        weights="coupled",
+        positive=False,
+        loss="objective",
+        discount=0.0,
+        optimizer="adam",
+        learning_rate=0.03,
+        momentum=0.9,
+        schedule="cosine",
+        batch_size=128,
+        max_iter=20,
+        shuffle=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=None,
+        tol=1e-5,
+        sparse_output=False,
+        random_state=None,
+        verbose=False,
+        n_jobs=None,
+        device="auto",
+    ):
+        self.dictionary = dictionary
+        self.alpha = alpha
+        self.n_steps = n_steps
+        self.weights = weights
+        self.positive = positive
+        self.loss = loss
+        self.discount = discount
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.schedule = schedule
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.sparse_output = sparse_output
+        self.random_state = random_state
+        self.verbose = verbose
+        self.n_jobs = n_jobs
+        self.device = device
+
+    @with_callbacks
+    def fit(self, X, y=None):
+        """Train the steps on signals.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            float32 is computed in float32, all else in float64.
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        X = self._check_signals(X, reset=True)
+        random_state = check_random_state(self.random_state)
+        self.components_ = check_dictionary(self.dictionary, X.dtype)
+        n_threads = thread_count(self.n_jobs)
+        layer = UnrolledISTA(
+            self.components_,
+            float(self.alpha),
+            n_steps=self.n_steps,
+            weights=self.weights,
+            positive=self.positive,
+            every_step=self.discount > 0,
+        )
+        self.network_ = Network([layer], (X.shape[1],), X.dtype, n_threads=n_threads)
+        if self.loss == "codes":
+            targets = encode(X, self._problem(X.dtype, _EXACT), n_jobs=self.n_jobs, dense=True).values
+            loss = CodeError(mean_square(targets) or 1.0)
+        else:
+            targets = X
+            loss = LassoObjective(self.components_, float(self.alpha), 0.5 * mean_square(X) or 1.0, n_threads)
+        rows, score = np.arange(len(X)), None
+        if self.early_stopping:
+            rows, held = self._split(len(X), random_state)
+            score = _scorer(loss, X, held, targets)
+        with NetworkReports(self, X, y) as reports:
+            history = train(
+                self.network_,
+                lambda chosen: X[rows[chosen]],
+                targets[rows],
+                self._plan(StepLoss(loss, self.discount) if self.discount > 0 else loss),
+                random_state,
+                score=score,
+                reports=reports,
+                attributes=self._fitted_so_far,
+            )
+        self.loss_curve_ = history.loss_curve
+        self.validation_scores_ = history.validation_scores if self.early_stopping else None
+        self.n_iter_ = history.n_iter
+        self.converged_ = history.stopped in ("converged", "callback")
+        for parameter in self.network_.parameters:
+            parameter.state = {}
+        self.network_.release()
+        return self
+
+    def transform(self, X):
+        """Codes of signals.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray or csr_array of shape (n_samples, n_components)
+            Of the precision of the signals of `fit`.
+        """
+        check_is_fitted(self)
+        return self._codes(self._check_signals(X, reset=False), sparse=self.sparse_output)
+
+    def inverse_transform(self, X):
+        """Signals that codes stand for, codes @ dictionary.
+
+        Parameters
+        ----------
+        X : array-like or sparse array of shape (n_samples, n_components)
+            Codes as `transform` returns them.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
+        if codes.shape[1] != len(self.components_):
+            raise ValueError(
+                f"X must hold codes of n_components={len(self.components_)} entries, its shape is {codes.shape}"
+            )
+        return codes @ self.components_.astype(codes.dtype, copy=False)
+
+    def error_curve(self, X):
+        """How far codes are from exact ones after 1, 2, ..., `n_steps` steps, beside ISTA and FISTA.
+
+        With ``discount=0`` all steps but the last have been trained for what comes after them, not for the best codes
+        at once.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Best signals that `fit` has not seen.
+
+        Returns
+        -------
+        dict
+            "steps": ndarray of int, 1 to n_steps. "code_error": sum |z - z*|^2 over sum |z*|^2. "objective_gap": sum
+            F(z) - F(z*) over sum F(z*). Each of these two is a dict of ndarrays "learned", "ista" and "fista" of
+            shape (n_steps,), z* being the exact codes.
+        """
+        check_is_fitted(self)
+        X = self._check_signals(X, reset=False).astype(np.float64)
+        exact = encode(X, self._problem(X.dtype, _JUDGE), n_jobs=self.n_jobs, dense=True).values
+        dictionary, size = self.components_.astype(np.float64), float((exact**2).sum())
+        least = objective(X, exact, dictionary, self.alpha)
+        steps = np.arange(1, self.n_steps + 1)
+        code_error, objective_gap = ({name: [] for name in ("learned", "ista", "fista")} for _ in range(2))
+        for n_steps in steps:
+            for name in code_error:
+                if name == "learned":
+                    codes = self._codes(X.astype(self.components_.dtype), int(n_steps)).astype(np.float64)
+                else:
+                    problem = self._problem(X.dtype, 0.0, algorithm=name, max_iter=int(n_steps))
+                    codes = encode(X, problem, n_jobs=self.n_jobs, dense=True).values
+                code_error[name].append(_ratio(float(((codes - exact) ** 2).sum()), size))
+                excess = objective(X, codes, dictionary, self.alpha) - least
+                objective_gap[name].append(_ratio(excess, least))
+        return {
+            "steps": steps,
+            "code_error": {name: np.array(curve) for name, curve in code_error.items()},
+            "objective_gap": {name: np.array(curve) for name, curve in objective_gap.items()},
+        }
+
+    def _codes(self, X, n_steps=None, sparse=False):
+        network = self.network_
+        network.set_threads(thread_count(self.n_jobs))
+        return network.nodes[0].codes(X.astype(network.dtype, copy=False), n_steps, sparse)
+
+    def _problem(self, dtype, tol, algorithm="lasso_lars", max_iter=1000):
+        return Problem(
+            self.components_.astype(dtype, copy=False),
+            algorithm=algorithm,
+            alpha=float(self.alpha),
+            positive=self.positive,
+            tol=tol,
+            max_iter=max_iter,
+            owner=type(self).__name__,
+        )
+
+    def _plan(self, loss):
+        options = {"momentum": {"momentum": self.momentum}, "adam": {"decay2": _DECAY}}.get(self.optimizer, {})
+        return Plan(
+            loss=loss,
+            optimizer=OPTIMIZERS[self.optimizer](**options),
+            learning_rate=float(self.learning_rate),
+            schedule=self.schedule,
+            batch_size=self.batch_size,
+            max_iter=self.max_iter,
+            tol=float(self.tol),
+            n_iter_no_change=self.n_iter_no_change,
+            shuffle=self.shuffle,
+        )
+
+    def _split(self, n_samples, random_state):
+        """Rows to train on, and those held out."""
+        n_held = int(np.ceil(self.validation_fraction * n_samples))
+        if n_held >= n_samples:
+            raise ValueError(
+                f"early_stopping with validation_fraction={self.validation_fraction} leaves none of {n_samples} "
+                "signals to train on"
+            )
+        order = random_state.permutation(n_samples)
+        return order[n_held:], order[:n_held]
+
+    def _fitted_so_far(self):
+        network = copy.deepcopy(self.network_)
+        return {"network_": network, "components_": self.components_, "n_features_in_": self.n_features_in_}
+
+    def _check_signals(self, X, reset):
+        X = validate_data(self, X, reset=reset, dtype="numeric")
+        X = np.ascontiguousarray(X, compute_dtype(X))
+        if reset:
+            dictionary = check_dictionary(self.dictionary)
+            if dictionary.shape[1] != X.shape[1]:
+                raise ValueError(
+                    f"Dictionary and X have different numbers of features: the dictionary has {dictionary.shape[1]}, "
+                    f"X.shape is {X.shape}"
+                )
+        return X
+
+    def _check_parameters(self):
+        of = type(self).__name__
+        check_number("alpha", self.alpha, 0, of=of)
+        check_number("n_steps", self.n_steps, 1, integer=True, of=of)
+        check_choice("weights", self.weights, WEIGHTS, of=of)
+        check_choice("loss", self.loss, LOSSES, of=of)
+        check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS), of=of)
+        check_number("learning_rate", self.learning_rate, 0, open_low=True, of=of)
+        if not callable(self.schedule):
+            check_choice("schedule", self.schedule, SCHEDULES, of=of)
+        check_number("batch_size", self.batch_size, 1, integer=True, of=of)
+        check_number("max_iter", self.max_iter, 0, integer=True, of=of)
+        check_number("n_iter_no_change", self.n_iter_no_change, 1, integer=True, allow_none=True, of=of)
+        check_number("tol", self.tol, 0, of=of)
+        check_number("discount", self.discount, 0, 1, of=of)
+        for name in ("positive", "shuffle", "early_stopping", "sparse_output"):
+            check_bool(name, getattr(self, name), of=of)
+        momentum = check_number("momentum", self.momentum, 0, 1, of=of)
+        fraction = check_number("validation_fraction", self.validation_fraction, 0, 1, open_low=True, of=of)
+        for name, value in (("momentum", momentum), ("validation_fraction", fraction)):
+            if value == 1:
+                raise ValueError(f"The {name!r} parameter of {of} must be below 1, got 1.0")
+        if not isinstance(self.verbose, bool | np.bool_ | Integral):
+            raise ValueError(f"The 'verbose' parameter of {of} must be True, False or an integer, got {self.verbose!r}")
+        thread_count(self.n_jobs)
+        resolve_device(self.device)
+
+    @property
+    def _n_features_out(self):
+        return len(self.components_)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _scorer(loss, X, held, targets):
+    batches = [held[start : start + _AT_ONCE] for start in range(0, len(held), _AT_ONCE)]
+
+    def score(network):
+        return -sum(loss(network.output(X[rows]), targets[rows])[0] * len(rows) for rows in batches) / len(held)
+
+    return score
+
+
+def _ratio(value, scale):
+    return value / scale if scale > 0 else value

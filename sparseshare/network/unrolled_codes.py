@@ -1,0 +1,82 @@
+"""Codes by unrolled steps, fast: tiles of signals that stay in the cache, and products that skip zeros."""
+
+import numpy as np
+
+from sparseshare.coding.problem import aligned_zeros
+from sparseshare.coding.tiles import RowsInOrder
+from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.threads import run_in_threads, single_threaded_blas
+
+_TILE = 256  # signals whose codes stay in the second-level cache beside the weights of a step
+
+
+def unrolled_codes(x, steps, positive, n_threads, sparse=False):
+    """Codes z of signals x by steps z <- soft(factor * x W + z S, theta) from z = 0.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_samples, n_features)
+    steps : list of tuples (W, factor, S, theta)
+        W (n_features, n_components), S (n_components, n_components) and theta (n_components,) of one dtype. Where W is
+        the array of the step before, the product with it is, too.
+    positive : bool
+        Codes >= 0.
+    n_threads : int
+        The codes do not depend on it.
+    sparse : bool, default=False
+
+    Returns
+    -------
+    ndarray or csr_array of shape (n_samples, n_components)
+    """
+    dtype, n_components = steps[0][0].dtype, steps[0][0].shape[1]
+    kernels = kernels_for("cpu", "unrolled_steps")
+    steps = _padded(steps)
+    shape, scratch = (min(_TILE, len(x)), len(steps[0][3])), {}
+    if sparse:
+        packed = RowsInOrder(len(x), n_components, dtype, 16 * len(x))
+    else:
+        out = np.zeros((len(x), n_components), dtype)
+
+    def work(number, worker):
+        rows = slice(number * _TILE, min((number + 1) * _TILE, len(x)))
+        if worker not in scratch:
+            kinds = (dtype, np.int32, dtype)
+            scratch[worker] = [*(aligned_zeros(shape, kind) for kind in kinds), np.empty(shape[0], np.int32)]
+        inputs, indices, values, counts = (array[: rows.stop - rows.start] for array in scratch[worker])
+        signals, before = np.ascontiguousarray(x[rows], dtype), None
+        counts[:] = 0
+        for weights, factor, recurrent, thresholds in steps:
+            if weights is not before:
+                np.matmul(signals, weights, out=inputs)
+                before = weights
+            kernels.unrolled_step(inputs, factor, recurrent, thresholds, positive, indices, values, counts)
+        if not sparse:
+            kernels.spread_rows(indices, values, counts, out[rows])
+            return
+        n_found = int(counts.sum())
+        found = np.empty(n_found, np.int32), np.empty(n_found, dtype)
+        kernels.pack_rows(indices, values, counts, *found)
+        packed.put(number, counts.astype(np.int64), *found)
+
+    with single_threaded_blas:
+        run_in_threads(work, -(-len(x) // _TILE), n_threads)
+    return packed.csr() if sparse else out
+
+
+def _padded(steps):
+    """Steps with arrays of zeros around theirs, as the kernel takes them; what steps share stays one array."""
+    step = kernels_for("cpu", "vectors").PADDING
+    width = -(-len(steps[0][3]) // step) * step
+    made = {}
+
+    def wide(array, shape):
+        if id(array) not in made:
+            made[id(array)] = aligned_zeros(shape, array.dtype)
+            made[id(array)][tuple(slice(length) for length in array.shape)] = array
+        return made[id(array)]
+
+    return [
+        (wide(inputs, (len(inputs), width)), factor, wide(recurrent, (width, width)), wide(thresholds, (width,)))
+        for inputs, factor, recurrent, thresholds in steps
+    ]
