@@ -14,9 +14,9 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sparseshare.callbacks import EarlyStopping, LossMonitor
 from sparseshare.coding import sparse_encode
-from sparseshare.network import SequentialSparseCoder
+from sparseshare.network import SequentialSparseCoder, sequential
 from sparseshare.network.layers import Builder
-from sparseshare.network.sequential import _Iterations
+from sparseshare.network.sequential_steps import SequentialCoding
 from sparseshare.optimization.lipschitz import largest_eigenvalue
 
 
@@ -85,7 +85,7 @@ def test_codes_that_are_mostly_zeros_skip_them(rng):
 
 def test_with_an_orthonormal_dictionary_it_starts_where_the_papers_do(rng):
     D, F = (np.linalg.qr(rng.standard_normal((6, 6)))[0] for _ in range(2))
-    node = _Iterations(D, 0.1, 0.5, 3, F, False).connect((1, 6), Builder(np.float64, None))
+    node = SequentialCoding(D, 0.1, 0.5, 3, F, False).connect((1, 6), Builder(np.float64, None))
     bound = largest_eigenvalue(D @ D.T)
     assert abs(bound - 1) < 0.02  # the step is a safe one, a little short of 1
     np.testing.assert_allclose(node.first.values, np.eye(6) + (D @ F @ D.T - np.eye(6)) / bound, atol=1e-12)
@@ -126,7 +126,7 @@ def test_from_the_code_before_it_takes_fewer_iterations_than_from_zero(rng):
 @pytest.mark.parametrize("moving", [False, True])
 def test_gradients(positive, moving, rng):
     transition = np.linalg.qr(rng.standard_normal((5, 5)))[0] if moving else None
-    node = connected(_Iterations(atoms(4, 5, rng), 0.1, 0.5, 3, transition, positive), (4, 5))
+    node = connected(SequentialCoding(atoms(4, 5, rng), 0.1, 0.5, 3, transition, positive), (4, 5))
     for parameter in node.parameters.values():
         parameter.values *= 0.7
     x = rng.standard_normal((3, 4, 5))
@@ -185,6 +185,17 @@ def test_sequences_of_other_lengths_and_kinds(rng):
     strided.setflags(write=False)
     np.testing.assert_array_equal(coder.transform(strided), whole)
     np.testing.assert_allclose(coder.inverse_transform(whole), whole @ D)
+
+
+def test_long_sequences_are_coded_piece_by_piece(rng, monkeypatch):
+    D, X = atoms(9, 6, rng), rng.standard_normal((5, 7, 6))
+    for transition in (None, np.eye(6)[::-1]):
+        coder = SequentialSparseCoder(D, smoothness=0.5, transition=transition).fit(X)
+        whole = coder.transform(X)
+        with monkeypatch.context() as patched:
+            patched.setattr(sequential, "_AT_ONCE", 2 * 3 * 9)
+            patched.setattr(sequential, "_SEQUENCES", 2)
+            np.testing.assert_allclose(coder.transform(X), whole, atol=1e-12)
 
 
 def test_estimator_habits(rng):
