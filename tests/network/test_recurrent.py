@@ -41,7 +41,7 @@ def test_gradients_of_lstm(options, sequences, rng):
     check_gradients(connected(LSTM(4, return_sequences=sequences, **options), (6, 3)), rng.standard_normal((5, 6, 3)))
 
 
-@pytest.mark.parametrize("activation", ["tanh", "soft"])
+@pytest.mark.parametrize("activation", ["tanh", "soft", "relu", "hard"])
 def test_a_recurrent_layer_is_a_deep_stack_of_tied_layers(activation, rng):
     """[x_t, h] -> h with the weights [W; R] tied over as many layers as there are steps."""
     node = connected(Recurrent(4, activation=activation), (5, 3))
@@ -67,6 +67,52 @@ def test_a_recurrent_layer_is_a_deep_stack_of_tied_layers(activation, rng):
     np.testing.assert_allclose(node.weights.gradient, weights.gradient[:3], atol=1e-12)
     np.testing.assert_allclose(node.recurrent.gradient, weights.gradient[3:], atol=1e-12)
     np.testing.assert_allclose(node.bias.gradient, bias.gradient, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_lstm_is_its_formula(bias, rng, dtype):
+    """For samples in several blocks."""
+    node = connected(LSTM(4, return_sequences=True, bias=bias), (5, 3), dtype=dtype)
+    x = rng.standard_normal((150, 5, 3)).astype(dtype)
+    W, R = node.weights.full(), node.recurrent.full()
+    b = node.bias.full() if bias else 0
+    h, c = np.zeros((2, 150, 4))
+    y, _ = node.forward(x)
+    assert y.dtype == dtype
+    for t in range(5):
+        i, f, g, o = np.split(x[:, t] @ W + h @ R + b, 4, axis=1)
+        i, f, o = (1 / (1 + np.exp(-z)) for z in (i, f, o))
+        c = f * c + i * np.tanh(g)
+        h = o * np.tanh(c)
+        np.testing.assert_allclose(y[:, t], h, atol=1e-5 if dtype == np.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("layer", [Recurrent(4), LSTM(4), Recurrent(4, activation="soft", threshold="learned")])
+def test_gradients_add_up_over_blocks_of_samples(layer, rng):
+    node = connected(layer, (5, 3))
+    x, dy = rng.standard_normal((150, 5, 3)), rng.standard_normal((150, 4))
+    found = []
+    for parts in ([slice(None)], [slice(i, i + 10) for i in range(0, 150, 10)]):
+        for parameter in node.parameters.values():
+            parameter.reset_gradient()
+        dx = [node.backward(dy[part], node.forward(x[part])[1]) for part in parts]
+        found.append([np.concatenate(dx), *(parameter.gradient.copy() for parameter in node.parameters.values())])
+    for whole, summed in zip(*found, strict=True):
+        np.testing.assert_allclose(whole, summed, atol=1e-10)
+
+
+@pytest.mark.parametrize("layer", [Recurrent, LSTM])
+def test_what_is_returned_is_nobody_elses(layer, rng):
+    """Writing into the output must not reach what the way back needs, for one sample and one step too."""
+    for shape in [(1, 1, 3), (1, 5, 3), (2, 1, 3)]:
+        for sequences in (False, True):
+            node = connected(layer(4, return_sequences=sequences), shape[1:])
+            x = rng.standard_normal(shape)
+            (y, cache), (other, untouched) = node.forward(x), node.forward(x)
+            dy = np.ones_like(y)
+            y[...] = np.nan
+            np.testing.assert_array_equal(node.backward(dy, cache), node.backward(dy, untouched))
+            assert np.isfinite(other).all()
 
 
 @pytest.mark.parametrize("layer", [Recurrent, LSTM])
