@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from network.finite_differences import check_gradients, connected
 
 from sparseshare.network.attention import Attention, softmax, sparsemax
-from sparseshare.network.layers import Builder
+from sparseshare.network.layers import Builder, Dense
+from sparseshare.network.losses import SoftmaxCrossEntropy
+from sparseshare.network.model import Network
+from sparseshare.network.recurrent import LSTM
 from sparseshare.network.sharing import hashed, tied
 
 SCORES = ["softmax", "sparsemax"]
@@ -94,22 +97,60 @@ def test_an_empty_batch_and_no_gradient_by_the_input(rng):
     assert node.backward(y, cache) is None
 
 
-def test_attention_is_that_of_pytorch(rng, dtype):
+@pytest.mark.parametrize("scores", SCORES)
+@pytest.mark.parametrize("shape", [(6, 3), (3, 4, 2)])
+def test_attention_is_that_of_pytorch(scores, shape, rng, dtype):
     torch = pytest.importorskip("torch")
-    node = connected(Attention(5), (6, 3), dtype=dtype)
-    x, dy = rng.standard_normal((7, 6, 3)).astype(dtype), rng.standard_normal((7, 3)).astype(dtype)
+
+    def sparse(s):
+        """Martins and Astudillo 2016, algorithm 1, by operations that PyTorch differentiates."""
+        ordered = s.sort(dim=1, descending=True).values
+        sums, ranks = ordered.cumsum(dim=1) - 1, torch.arange(1, s.shape[1] + 1).reshape(1, -1, 1)
+        size = (ordered * ranks > sums).sum(dim=1, keepdim=True)
+        return torch.relu(s - sums.gather(1, size - 1) / size)
+
+    node = connected(Attention(5, scores=scores), shape, dtype=dtype)
+    x, dy = rng.standard_normal((7, *shape)).astype(dtype), rng.standard_normal((7, shape[-1])).astype(dtype)
     y, cache = node.forward(x)
     dx = node.backward(dy, cache)
     theirs = {name: torch.tensor(p.values, requires_grad=True) for name, p in node.parameters.items()}
     sequence = torch.tensor(x, requires_grad=True)
-    s = torch.tanh(sequence @ theirs["weights"] + theirs["bias"]) @ theirs["vector"]
-    out = (torch.softmax(s, dim=1) * sequence).sum(dim=1)
+    flat = sequence.reshape(7, -1, shape[-1])
+    s = torch.tanh(flat @ theirs["weights"] + theirs["bias"]) @ theirs["vector"]
+    out = ((torch.softmax(s, dim=1) if scores == "softmax" else sparse(s)) * flat).sum(dim=1)
     out.backward(torch.tensor(dy))
     close = {"rtol": 1e-4, "atol": 1e-4} if dtype == np.float32 else {"rtol": 1e-10, "atol": 1e-10}
     np.testing.assert_allclose(y, out.detach().numpy(), **close)
     np.testing.assert_allclose(dx, sequence.grad.numpy(), **close)
     for name, parameter in node.parameters.items():
         np.testing.assert_allclose(parameter.gradient, theirs[name].grad.numpy(), **close)
+
+
+def test_a_classifier_of_lstm_and_attention_is_that_of_pytorch(rng):
+    """Loss and all gradients of the whole chain."""
+    torch = pytest.importorskip("torch")
+    network = Network([LSTM(4, return_sequences=True), Attention(5), Dense(3, activation="linear")], (6, 2))
+    x, y = rng.standard_normal((9, 6, 2)), rng.integers(3, size=9)
+    outputs, caches = network.forward(x, training=True)
+    loss, gradient = SoftmaxCrossEntropy()(outputs, y)
+    network.backward(gradient, caches)
+    theirs = [torch.tensor(parameter.values, requires_grad=True) for parameter in network.parameters]
+    W, R, b, V, c, v, U, d = theirs
+    h, memory, states = torch.zeros(9, 4, dtype=torch.float64), torch.zeros(9, 4, dtype=torch.float64), []
+    for t in range(6):
+        i, f, g, o = (torch.tensor(x[:, t]) @ W + h @ R + b).split(4, dim=1)
+        memory = torch.sigmoid(f) * memory + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(memory)
+        states.append(h)
+    states = torch.stack(states, dim=1)
+    names = list(network.nodes[1].parameters)
+    V, c, v = (dict(zip(names, (V, c, v), strict=True))[name] for name in ("weights", "bias", "vector"))
+    shares = torch.softmax(torch.tanh(states @ V + c) @ v, dim=1)
+    expected = torch.nn.functional.cross_entropy((shares * states).sum(dim=1) @ U + d, torch.tensor(y))
+    expected.backward()
+    np.testing.assert_allclose(loss, expected.item(), rtol=1e-10)
+    for parameter, their in zip(network.parameters, theirs, strict=True):
+        np.testing.assert_allclose(parameter.gradient, their.grad.numpy(), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(
