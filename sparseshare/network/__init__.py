@@ -11,6 +11,7 @@ from .report import parameter_report
 from .sequential import SequentialSparseCoder
 from .sharing import circulant, clustered, hashed, shared, tied, toeplitz
 from .storage import load, save
+from .unrolled import LearnedSparseCoder
 
 __all__ = [
     "Attention",
@@ -22,6 +23,7 @@ __all__ = [
     "Dropout",
     "Flatten",
     "LSTM",
+    "LearnedSparseCoder",
     "MaxPool",
     "Network",
     "Recurrent",
