@@ -11,6 +11,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 from sparseshare import KSVD, DictionaryLearning, MiniBatchDictionaryLearning, SparseCoder
 from sparseshare.convolution import ConvDictionaryLearning, ConvSparseCoder
 from sparseshare.network import DeepSparseClassifier, DeepSparseRegressor, Dense
+from sparseshare.network.unrolled import LearnedSparseCoder
 
 LEARNERS = [
     SparseCoder(n_components=4, max_iter=20, random_state=0),
@@ -99,8 +100,10 @@ def name_of(check):
     return getattr(check, "func", check).__name__
 
 
-def with_dictionary(width):
+def with_dictionary(width, learned=False):
     dictionary = np.random.default_rng(0).standard_normal((5, width))
+    if learned:
+        return LearnedSparseCoder(dictionary, alpha=0.1, n_steps=2, max_iter=2, random_state=0)
     return SparseCoder(dictionary=dictionary, transform_algorithm="lasso_lars", transform_alpha=0.1)
 
 
@@ -114,18 +117,28 @@ def test_common_checks(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize("check", [check for _, check in estimator_checks_generator(with_dictionary(3))], ids=name_of)
-def test_common_checks_with_a_given_dictionary(check):
-    check(with_dictionary(WIDTHS.get(name_of(check), 3)))
+@pytest.mark.parametrize(
+    ("learned", "check"),
+    [
+        (learned, check)
+        for learned in (False, True)
+        for _, check in estimator_checks_generator(with_dictionary(3, learned))
+    ],
+    ids=lambda value: ("given", "learned")[value] if isinstance(value, bool) else name_of(value),
+)
+def test_common_checks_with_a_given_dictionary(learned, check):
+    check(with_dictionary(WIDTHS.get(name_of(check), 3), learned))
 
 
 @pytest.mark.parametrize("name", LEFT_OUT)
 @pytest.mark.parametrize(
-    "estimator", [*LEARNERS, *SHARED, *NETWORKS, None], ids=lambda e: type(e).__name__ if e else "with_dictionary"
+    "estimator",
+    [*LEARNERS, *SHARED, *NETWORKS, "with_dictionary", "learned"],
+    ids=lambda e: e if isinstance(e, str) else type(e).__name__,
 )
 def test_checks_that_the_suite_leaves_out(estimator, name):
-    if estimator is None:
-        estimator = with_dictionary(WIDTHS.get(name, 3))
+    if isinstance(estimator, str):
+        estimator = with_dictionary(WIDTHS.get(name, 3), estimator == "learned")
     if "partial_fit" in name and not hasattr(estimator, "partial_fit"):
         pytest.skip("has no partial_fit")
     getattr(estimator_checks, name)(type(estimator).__name__, clone(estimator))
