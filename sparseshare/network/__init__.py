@@ -6,6 +6,9 @@ from .convolutional import AvgPool, Conv, MaxPool
 from .estimators import DeepSparseClassifier, DeepSparseRegressor
 from .layers import Dense, Dropout, Flatten
 from .model import Network
+from .multilayer import layered_thresholding, ml_fista, ml_ista
+from .multilayer_encoder import DeepSparseEncoder
+from .multilayer_layer import MultilayerCoding
 from .recurrent import LSTM, Recurrent
 from .report import parameter_report
 from .sequential import SequentialSparseCoder
@@ -18,6 +21,7 @@ __all__ = [
     "AvgPool",
     "Conv",
     "DeepSparseClassifier",
+    "DeepSparseEncoder",
     "DeepSparseRegressor",
     "Dense",
     "Dropout",
@@ -25,6 +29,7 @@ __all__ = [
     "LSTM",
     "LearnedSparseCoder",
     "MaxPool",
+    "MultilayerCoding",
     "Network",
     "Recurrent",
     "SequentialSparseCoder",
@@ -32,7 +37,10 @@ __all__ = [
     "cluster",
     "clustered",
     "hashed",
+    "layered_thresholding",
     "load",
+    "ml_fista",
+    "ml_ista",
     "parameter_report",
     "prune",
     "quantize",

@@ -125,6 +125,8 @@ def _takes_images(layers):
     if layers is None:
         return True
     for layer in layers:
+        if hasattr(layer, "layers"):
+            return _takes_images(layer.layers)
         window = getattr(layer, "kernel", getattr(layer, "size", None))
         if window is not None:
             return np.ndim(window) == 0 or len(window) == 2

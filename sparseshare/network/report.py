@@ -168,6 +168,8 @@ def parameter_report(estimator):
 
 
 def _layer_report(node, input_shape, own, density, input_density):
+    if hasattr(node, "operators"):
+        return _unrolled_report(node, own, density)
     weights = {name: p for name, p in node.parameters.items() if len(p.shape) > 1}
     n_outputs = prod(node.output_shape) if weights else 0
     has_bias = any(name.endswith("bias") for name in node.parameters)
@@ -192,6 +194,26 @@ def _layer_report(node, input_shape, own, density, input_density):
         sparse_multiply_adds=known * nonzeros,
         operations=2 * nonzeros - saved,
         dense_operations=2 * dense - saved,
+        nbytes=sum(parameter.nbytes for parameter in own),
+        density=density,
+    )
+
+
+def _unrolled_report(node, own, density):
+    """Of `MultilayerCoding`: every step goes back to the signal and forth again, through all of its layers."""
+    inner = [_layer_report(operator.node, operator.input_shape, [], np.nan, np.nan) for operator in node.operators]
+    n_passes = 1 + 2 * node.layer.n_steps
+    nonzeros, dense = (n_passes * sum(getattr(row, name) for row in inner) for name in ("nonzeros", "dense"))
+    return LayerReport(
+        layer=type(node.layer).__name__,
+        output_shape=node.output_shape,
+        stored=sum(parameter.values.size for parameter in own),
+        dense=dense,
+        nonzeros=nonzeros,
+        multiply_adds=nonzeros,
+        sparse_multiply_adds=float(nonzeros),
+        operations=2 * nonzeros,
+        dense_operations=2 * dense,
         nbytes=sum(parameter.nbytes for parameter in own),
         density=density,
     )

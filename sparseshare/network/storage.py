@@ -7,7 +7,7 @@ import numpy as np
 
 from sparseshare.version import __version__
 
-from . import attention, convolutional, layers, recurrent, sharing
+from . import attention, convolutional, layers, multilayer_layer, recurrent, sharing
 from .estimators import DeepSparseClassifier, DeepSparseRegressor
 from .layers import Layer
 from .patterns import PATTERNS, Pattern
@@ -17,7 +17,7 @@ _FORMAT = 1
 _ESTIMATORS = {cls.__name__: cls for cls in (DeepSparseClassifier, DeepSparseRegressor)}
 _PARTS = {
     name: thing
-    for module in (attention, convolutional, layers, recurrent, sharing)
+    for module in (attention, convolutional, layers, multilayer_layer, recurrent, sharing)
     for name, thing in vars(module).items()
     if isinstance(thing, type) and issubclass(thing, Layer | SharingRule) and thing not in (Layer, SharingRule)
 }

@@ -1,0 +1,368 @@
+"""Multi-layer sparse coding: a signal is sparse in a dictionary whose codes are sparse in the next one, and so on.
+
+With codes g_L of the deepest of L layers and g_{i-1} = D_i g_i, the problem is to minimise over g_L
+
+    0.5 |x - D_1 ... D_L g_L|^2 + sum_i alpha_i |g_i|_1                                    (multi-layer basis pursuit)
+
+One pass of thresholds through the layers, `layered_thresholding`, is a network; ML-ISTA goes through it many times.
+"""
+
+from functools import partial
+
+import numpy as np
+
+from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
+from sparseshare.validation import check_bool, check_number
+
+from .chains import chain_of, check_each
+
+SOFT, SOFT_NONNEGATIVE = 1, 2  # modes of the kernels
+
+
+def ml_ista(
+    X, dictionaries, alpha, *, stride=1, padding="valid", n_iter=100, step=1.0, positive=False, n_jobs=None
+):  # fmt: skip
+    """Multi-layer sparse codes by ML-ISTA, the multi-layer iterative soft thresholding algorithm.
+
+    Every iteration synthesises the codes of all layers from the deepest ones, then goes through the layers: a gradient
+    step towards the layer before, and a soft threshold. With one layer it is ISTA.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, n_features), (n, height, width[, channels]) or (n, time, channels)
+        Signals.
+    dictionaries : list of arrays of shape (n_atoms, n_features) or (n_atoms, *kernel, n_channels)
+        One a layer, of the codes of the one before; atoms of more than one axis are shared over positions.
+    alpha : float or sequence of float
+        Penalty of all layers, or of each.
+    stride : int or list, default=1
+        Steps between positions of shared atoms: one for all layers or a list of one a layer.
+    padding : "valid" or "same", or a list of them, default="valid"
+        "valid": shared atoms lie wholly inside of their layer; "same": they may stick out, with a position for every
+        one of the layer over the stride.
+    n_iter : int, default=100
+        Iterations; 1 is a pass from codes of 0.
+    step : float or sequence of float, default=1.0
+        Step sizes as parts of 1 / |D_i|^2, above 0 and at most 1.
+    positive : bool, default=False
+        Codes >= 0 in every layer.
+    n_jobs : int or None, default=None
+        Threads; None takes all. Results do not depend on it.
+
+    Returns
+    -------
+    list of ndarray
+        Codes of every layer, (n, n_atoms) or (n, *positions, n_atoms); float32 for float32 signals, else float64.
+
+    Raises
+    ------
+    ValueError
+        For dictionaries that do not chain, with the numbers and shapes of both, and what is out of range.
+
+    See Also
+    --------
+    ml_fista : The same with momentum.
+    DeepSparseEncoder : Learns the dictionaries.
+
+    Notes
+    -----
+    A threshold is the penalty times the step sizes of its layer and of those before it. The paper's mu_i lambda_i is
+    that where the step sizes before are 1; with others its lambda_i are penalties in another scale.
+
+    Iterations are averaged maps, so the change of the deepest codes never grows from one to the next, and they
+    converge; but to a point near the minimum only. The reason is that entries of an inner layer below the threshold
+    are penalised by their squares instead of their magnitude. With smaller `step` in all layers but the last this
+    vanishes, in proportion, and so does the speed. With one layer, or without penalties on inner ones, there is no gap.
+
+    The codes of inner layers that come back have gone through their thresholds. They are sparse, and near to what the
+    deepest ones synthesise, not equal to it.
+
+    References
+    ----------
+    J. Sulam, A. Aberdam, A. Beck, M. Elad, "On multi-layer basis pursuit, efficient algorithms and convolutional neural
+    networks", IEEE TPAMI 2019: algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare.network import ml_ista
+    >>> rng = np.random.default_rng(0)
+    >>> dictionaries = [rng.standard_normal(shape) for shape in [(12, 8), (20, 12)]]
+    >>> codes = ml_ista(rng.standard_normal((5, 8)), dictionaries, [0.1, 0.5])
+    >>> [layer.shape for layer in codes]
+    [(5, 12), (5, 20)]
+    """
+    return _codes(X, dictionaries, alpha, stride, padding, n_iter, step, positive, n_jobs, "ml_ista")
+
+
+def ml_fista(
+    X, dictionaries, alpha, *, stride=1, padding="valid", n_iter=100, step=1.0, positive=False, n_jobs=None
+):  # fmt: skip
+    """Multi-layer sparse codes by ML-FISTA: ML-ISTA with the momentum of FISTA on the deepest codes.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, n_features), (n, height, width[, channels]) or (n, time, channels)
+        Signals.
+    dictionaries : list of arrays of shape (n_atoms, n_features) or (n_atoms, *kernel, n_channels)
+        One a layer, of the codes of the one before; atoms of more than one axis are shared over positions.
+    alpha : float or sequence of float
+        Penalty of all layers, or of each.
+    stride : int or list, default=1
+        Steps between positions of shared atoms: one for all layers or a list of one a layer.
+    padding : "valid" or "same", or a list of them, default="valid"
+        As in `ml_ista`.
+    n_iter : int, default=100
+        Iterations; 1 is a pass from codes of 0.
+    step : float or sequence of float, default=1.0
+        Step sizes as parts of 1 / |D_i|^2, above 0 and at most 1.
+    positive : bool, default=False
+        Codes >= 0 in every layer.
+    n_jobs : int or None, default=None
+        Threads; None takes all. Results do not depend on it.
+
+    Returns
+    -------
+    list of ndarray
+        Codes of every layer, as of `ml_ista`.
+
+    Raises
+    ------
+    ValueError
+        As `ml_ista`.
+
+    Notes
+    -----
+    Where it comes to rest ML-ISTA does, too: near the minimum, as told there. That it does is a matter of experience
+    for more than one layer.
+
+    References
+    ----------
+    J. Sulam, A. Aberdam, A. Beck, M. Elad, "On multi-layer basis pursuit, efficient algorithms and convolutional neural
+    networks", IEEE TPAMI 2019: algorithm 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare.network import ml_fista
+    >>> rng = np.random.default_rng(0)
+    >>> filters = [rng.standard_normal((8, 5, 5, 1)), rng.standard_normal((16, 3, 3, 8))]
+    >>> codes = ml_fista(rng.standard_normal((2, 28, 28)), filters, 0.1, stride=[2, 1], n_iter=10)
+    >>> [layer.shape for layer in codes]
+    [(2, 12, 12, 8), (2, 10, 10, 16)]
+    """
+    return _codes(X, dictionaries, alpha, stride, padding, n_iter, step, positive, n_jobs, "ml_fista")
+
+
+def layered_thresholding(X, dictionaries, alpha, *, stride=1, padding="valid", positive=False, n_jobs=None):
+    """One pass through the layers, every code the soft threshold of products with atoms: g_i = soft(D_i' g_{i-1}).
+
+    This is the forward pass of a network of `Dense` and `Conv` with activation "soft", or "soft_nonnegative",
+    thresholds `alpha` and weights D_i'.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, n_features), (n, height, width[, channels]) or (n, time, channels)
+        Signals.
+    dictionaries : list of arrays of shape (n_atoms, n_features) or (n_atoms, *kernel, n_channels)
+        One a layer, of the codes of the one before; atoms of more than one axis are shared over positions.
+    alpha : float or sequence of float
+        Threshold of all layers, or of each.
+    stride : int or list, default=1
+        As in `ml_ista`.
+    padding : "valid" or "same", or a list of them, default="valid"
+        As in `ml_ista`.
+    positive : bool, default=False
+        Codes >= 0 in every layer.
+    n_jobs : int or None, default=None
+        Threads; None takes all. Results do not depend on it.
+
+    Returns
+    -------
+    list of ndarray
+        Codes of every layer, as of `ml_ista`.
+
+    Raises
+    ------
+    ValueError
+        As `ml_ista`.
+
+    References
+    ----------
+    V. Papyan, Y. Romano, M. Elad, "Convolutional neural networks analyzed via convolutional sparse coding", JMLR 2017:
+    section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare.network import layered_thresholding
+    >>> layered_thresholding([[2.0, -1.0]], [np.eye(2), [[1.0, 1.0]]], [0.5, 0.25])
+    [array([[ 1.5, -0.5]]), array([[0.75]])]
+    """
+    X, chain = chain_of(X, dictionaries, stride, padding)
+    thresholds = check_each("alpha", alpha, len(chain.operators), 0)
+    infer = partial(unrolled, thresholds=spread(chain, thresholds), steps=[1.0] * len(thresholds), n_iter=1)
+    return code(X, chain, partial(infer, positive=check_bool("positive", positive)), thread_count(n_jobs))
+
+
+def multilayer_objective(X, dictionaries, codes, alpha, *, stride=1, padding="valid"):
+    """What multi-layer basis pursuit minimises, at codes of the deepest layer.
+
+    Parameters
+    ----------
+    X, dictionaries, alpha, stride, padding : as in `ml_ista`
+    codes : array of shape (n, n_atoms) or (n, *positions, n_atoms)
+        Of the deepest layer; those of the others are what it synthesises.
+
+    Returns
+    -------
+    float64 ndarray of shape (n,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseshare.network.multilayer import multilayer_objective
+    >>> multilayer_objective([[2.0, -1.0]], [np.eye(2), [[1.0, 1.0]]], [[1.0]], [0.5, 0.25])
+    array([3.75])
+    """
+    X, chain = chain_of(X, dictionaries, stride, padding)
+    alpha, codes = check_each("alpha", alpha, len(chain.operators), 0), np.asarray(codes, chain.dtype)
+    expected = (len(X), *chain.operators[-1].output_shape)
+    if codes.shape != expected:
+        raise ValueError(f"codes must have the shape {expected}, those of the deepest layer, got {codes.shape}")
+    return objective(X, chain.estimates(codes), alpha)
+
+
+def objective(x, estimates, alpha):
+    """The objective of every sample, from what its codes stand for in every layer."""
+    total = 0.5 * _sums((x - estimates[0]) ** 2)
+    for penalty, codes in zip(alpha, estimates[1:], strict=True):
+        total += penalty * _sums(np.abs(codes))
+    return total
+
+
+def _sums(array):
+    return array.reshape(len(array), -1).sum(axis=1, dtype=np.float64)
+
+
+def unrolled(x, chain, thresholds, steps, n_iter, positive, accelerated=False, keep=None):
+    """Iterations of ML-ISTA or ML-FISTA from codes of 0, for a block of samples in one thread.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, *input_shape)
+    chain : Chain
+    thresholds : list of ndarray of shape (n_atoms,)
+        Of every layer.
+    steps : list of float
+    n_iter : int
+    positive, accelerated : bool
+    keep : list or None, default=None
+        Takes of every iteration the codes, signals first, and the estimates that it began with, or None for zeros.
+
+    Returns
+    -------
+    list of ndarray
+        Codes of every layer.
+    """
+    mode, scalar = SOFT_NONNEGATIVE if positive else SOFT, chain.dtype.type
+    codes = estimates = before = None
+    momentum = 1.0
+    for iteration in range(n_iter):
+        if iteration:
+            point = codes[-1]
+            if accelerated:
+                following = 0.5 * (1 + np.sqrt(1 + 4 * momentum**2))
+                if before is not None:
+                    point = point + scalar((momentum - 1) / following) * (point - before)
+                before, momentum = codes[-1], following
+            estimates = chain.estimates(point)
+        codes = [x]
+        for i, operator in enumerate(chain.operators):
+            # From codes of 0 there is nothing to subtract, nor to add.
+            towards = codes[i] if estimates is None else codes[i] - estimates[i]
+            z = operator.analyse(towards, chain.weights[i])
+            if steps[i] != 1:
+                z *= scalar(steps[i])
+            if estimates is not None:
+                z += estimates[i + 1]
+            shrink(z, thresholds[i], mode)
+            codes.append(z)
+        if keep is not None:
+            keep.append((codes, estimates))
+    return codes[1:]
+
+
+def shrink(z, thresholds, mode):
+    """Soft threshold of the last axis, in place; the number of non-zeros."""
+    rows = z.reshape(-1, z.shape[-1])
+    return kernels_for("cpu", "activations").activate(rows, np.zeros_like(thresholds), thresholds, mode)
+
+
+def code(X, chain, infer, n_threads):
+    """Codes of all samples, shared out to threads.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, *input_shape)
+    chain : Chain
+    infer : callable
+        ``infer(x, chain)`` for some samples.
+    n_threads : int
+
+    Returns
+    -------
+    list of ndarray
+    """
+    out = [np.empty((len(X), *operator.output_shape), chain.dtype) for operator in chain.operators]
+    blocks = chain.blocks(len(X))
+
+    def work(i, worker):
+        for layer, codes in zip(out, infer(X[blocks[i]], chain), strict=True):
+            layer[blocks[i]] = codes
+
+    with single_threaded_blas:
+        run_in_threads(work, len(blocks), n_threads)
+    return out
+
+
+def scaled(chain, alpha, step):
+    """Thresholds and step sizes of ML-ISTA.
+
+    Parameters
+    ----------
+    chain : Chain
+    alpha, step : list of float
+        Penalties, and parts of 1 / |D_i|^2.
+
+    Returns
+    -------
+    thresholds, steps : lists of float
+    """
+    steps = [part / norm2 if norm2 else 1.0 for part, norm2 in zip(step, chain.norms2(), strict=True)]
+    return [float(penalty * so_far) for penalty, so_far in zip(alpha, np.cumprod(steps), strict=True)], steps
+
+
+def spread(chain, thresholds):
+    """A threshold for every atom of every layer."""
+    return [
+        np.full(operator.output_shape[-1], threshold, chain.dtype)
+        for operator, threshold in zip(chain.operators, thresholds, strict=True)
+    ]
+
+
+def _codes(X, dictionaries, alpha, stride, padding, n_iter, step, positive, n_jobs, algorithm):
+    X, chain = chain_of(X, dictionaries, stride, padding)
+    alpha = check_each("alpha", alpha, len(chain.operators), 0)
+    step = check_each("step", step, len(chain.operators), 0, 1, open_low=True)
+    thresholds, steps = scaled(chain, alpha, step)
+    infer = partial(
+        unrolled,
+        thresholds=spread(chain, thresholds),
+        steps=steps,
+        n_iter=check_number("n_iter", n_iter, 1, integer=True),
+        positive=check_bool("positive", positive),
+        accelerated=algorithm == "ml_fista",
+    )
+    return code(X, chain, infer, thread_count(n_jobs))

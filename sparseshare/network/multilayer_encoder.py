@@ -1,0 +1,462 @@
+"""DeepSparseEncoder: dictionaries of several layers learned without labels, and the codes of signals in them."""
+
+import warnings
+from functools import partial
+from math import inf, isfinite, prod
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
+from sparseshare.devices import resolve_device
+from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
+from sparseshare.validation import check_choice, check_number
+from sparseshare.version import VersionedPickle
+
+from .chains import check_each, connected, linear_layers
+from .convolutional import Conv
+from .estimators import DeepSparseClassifier
+from .inputs import check_samples, network_dtype, reader
+from .layers import Builder, Dense
+from .multilayer import code, scaled, spread, unrolled
+from .multilayer_layer import MultilayerCoding
+from .multilayer_learning import DictionaryLearner, first_weights
+from .operators import Chain
+from .training import NetworkReports
+
+_ALGORITHMS = ("ml_fista", "ml_ista", "threshold")
+_DRAWN_FROM = 256  # samples that the first atoms are pieces of
+_STILL_FALLING = 0.01  # an objective that falls by more in the last epoch has not settled
+
+
+class DeepSparseEncoder(
+    CallbackSupportMixin, VersionedPickle, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
+    """Multi-layer sparse coding: a dictionary a layer, learned without labels, each of the codes of the one before.
+
+    Minimises, over dictionaries D_i with atoms of norm 1, the mean over the signals x of
+
+        min over g_L of 0.5 |x - D_1 ... D_L g_L|^2 + sum_i alpha_i |g_i|_1    with g_{i-1} = D_i g_i
+
+    Every step codes a batch by ML-FISTA, then moves all dictionaries along their gradients.
+
+    Parameters
+    ----------
+    layers : list of Conv, Dense and int, or None, default=None
+        Sizes of the dictionaries: a number of atoms (or `Dense`) for one of all features, `Conv` for atoms shared over
+        positions, of which number, kernel, stride and padding are used. None: two layers.
+    alpha : float or sequence of float, default=0.1
+        Penalty of all layers, or of each.
+    algorithm : {"ml_fista", "ml_ista", "threshold"}, default="ml_fista"
+        For the codes. "threshold" is `layered_thresholding` with thresholds alpha in one pass; dictionaries are then
+        learned by "ml_fista".
+    n_iter : int, default=20
+        Iterations for a code.
+    step : float or sequence of float, default=1.0
+        Step sizes as parts of 1 / |D_i|^2, of all layers or of each; smaller ones in all but the last come nearer to
+        the minimum, in more iterations.
+    positive : bool, default=False
+        Codes >= 0 in every layer.
+    atoms_alpha : float or sequence of float, default=0.0
+        Above 0 for sparse atoms in all layers but the first: after every step, entries are soft-thresholded by this
+        times the learning rate. In a sequence the first number is for the second layer.
+    learning_rate : float, default=0.01
+        Of Adam. It is halved after every epoch that does not lower the objective.
+    batch_size : int, default=128
+        Signals a step.
+    max_iter : int, default=50
+        Most epochs, passes over all signals.
+    n_iter_no_change : int or None, default=3
+        Stop after so many epochs in which the objective did not fall. None: learn for `max_iter` epochs.
+    tol : float, default=0.001
+        To fall is to get lower than before by this part.
+    image_shape : tuple of 2 or 3 ints or None, default=None
+        Height, width and channels of images given as flat rows.
+    random_state : int, RandomState or None, default=None
+        For the first dictionaries and the batches.
+    verbose : bool or int, default=False
+        Print a line an epoch.
+    n_jobs : int or None, default=None
+        Threads; None takes all. Results do not depend on it.
+    device : str, default="auto"
+        "auto" and "cpu" compute on the CPU.
+
+    Attributes
+    ----------
+    dictionaries_ : list of ndarray of shape (n_atoms, n_features) or (n_atoms, *kernel, n_channels)
+        One a layer, float32 if X was.
+    loss_curve_ : list of float
+        Mean objective of the signals, one an epoch; each signal counted with the dictionaries that it met.
+    densities_ : ndarray of shape (n_layers,)
+        Share of non-zeros in the codes of every layer, in the last epoch.
+    n_iter_ : int
+        Epochs.
+    converged_ : bool
+        Whether learning ended because the objective no longer fell, or a callback asked for it.
+    input_shape_ : tuple of int
+        Of a signal, as the first layer takes it.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        As in scikit-learn, if the signals were flat rows.
+
+    Raises
+    ------
+    ValueError
+        In `fit`, for layers that do not fit together (the message names both and their shapes), parameters and signals
+        that are out of range.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `max_iter` ended the learning while the objective was falling by more than 1 % an epoch, or it became NaN or
+        infinite: the dictionaries of the last good epoch are kept then.
+
+    See Also
+    --------
+    ml_fista : Codes for dictionaries that are there.
+    MultilayerCoding : The same as a layer, trained with labels.
+
+    Notes
+    -----
+    Intermediate codes are thresholded, and near to what the deeper ones synthesise; `inverse_transform` and the
+    objective use the deepest ones alone. An atom that no signal uses stays as it is.
+
+    References
+    ----------
+    J. Sulam, A. Aberdam, A. Beck, M. Elad, "On multi-layer basis pursuit, efficient algorithms and convolutional neural
+    networks", IEEE TPAMI 2019; J. Sulam, V. Papyan, Y. Romano, M. Elad, "Multi-layer convolutional sparse modeling:
+    pursuit and dictionary learning", IEEE TSP 2018: section IV, for sparse atoms.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sparseshare.network import Conv, DeepSparseEncoder
+    >>> X = load_digits().data[:300] / 16
+    >>> encoder = DeepSparseEncoder([32, 16], alpha=[0.01, 0.1], max_iter=10, n_iter_no_change=None, random_state=0)
+    >>> encoder.fit_transform(X).shape
+    (300, 16)
+    >>> encoder.loss_curve_[-1] < encoder.loss_curve_[0]
+    True
+    >>> shared = DeepSparseEncoder([Conv(8, 3), Conv(16, 4)], image_shape=(8, 8), max_iter=2, n_iter_no_change=None)
+    >>> [codes.shape for codes in shared.fit(X).encode(X)]
+    [(300, 6, 6, 8), (300, 3, 3, 16)]
+    """
+
+    def __init__(
+        self,
+        layers=None,
+        *,
+        alpha=0.1,
+        algorithm="ml_fista",
+        n_iter=20,
+        step=1.0,
+        positive=False,
+        atoms_alpha=0.0,
+        learning_rate=0.01,
+        batch_size=128,
+        max_iter=50,
+        n_iter_no_change=3,
+        tol=1e-3,
+        image_shape=None,
+        random_state=None,
+        verbose=False,
+        n_jobs=None,
+        device="auto",
+    ):
+        self.layers = layers
+        self.alpha = alpha
+        self.algorithm = algorithm
+        self.n_iter = n_iter
+        self.step = step
+        self.positive = positive
+        self.atoms_alpha = atoms_alpha
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.image_shape = image_shape
+        self.random_state = random_state
+        self.verbose = verbose
+        self.n_jobs = n_jobs
+        self.device = device
+
+    @with_callbacks
+    def fit(self, X, y=None):
+        """Learn the dictionaries.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features), (n, height, width[, channels]) or (n, time, channels)
+            Rows, images or sequences; rows are images with `image_shape`. Arrays of three axes are images if the first
+            `Conv` has two axes, or if there are no `layers`.
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        resolve_device(self.device, X)
+        X, self.input_shape_ = check_samples(self, X, reset=True)
+        self._sample_shape = X.shape[1:]
+        layers = _default_layers(self.input_shape_) if self.layers is None else self.layers
+        self._layers = [clone(layer) for layer in linear_layers(layers, type(self).__name__, sharing=False)]
+        operators = self._operators()
+        alpha, _, atoms_alpha = self._per_layer(len(operators))
+        dtype, random_state = network_dtype(X), check_random_state(self.random_state)
+        read = reader(X, self.input_shape_, dtype)
+        drawn = np.sort(random_state.permutation(len(X))[:_DRAWN_FROM])
+        with single_threaded_blas:
+            first = first_weights(operators, read(drawn), alpha, self.positive, random_state)
+        learner = DictionaryLearner(
+            operators, first, alpha, atoms_alpha, partial(self._unrolled, n_layers=len(operators))
+        )
+        with NetworkReports(self, X, y) as reports:
+            self._learn(learner, read, len(X), random_state, reports)
+        self.dictionaries_ = learner.dictionaries()
+        return self
+
+    def transform(self, X):
+        """Codes of the deepest layer.
+
+        Parameters
+        ----------
+        X : array-like as in `fit`
+
+        Returns
+        -------
+        ndarray of shape (n, n_codes)
+            Laid out flat, if the layer has positions; float32 if X is float32, else float64.
+        """
+        return self._codes(X)[1][-1].reshape(-1, self._n_features_out)
+
+    def encode(self, X):
+        """Codes of all layers.
+
+        Parameters
+        ----------
+        X : array-like as in `fit`
+
+        Returns
+        -------
+        list of ndarray of shape (n, n_atoms) or (n, *positions, n_atoms)
+        """
+        return self._codes(X)[1]
+
+    def inverse_transform(self, X):
+        """Signals that codes of the deepest layer stand for.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_codes)
+            As `transform` returns them.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features), or that of the signals in `fit`
+        """
+        check_is_fitted(self)
+        codes = check_array(X, dtype=[np.float64, np.float32])
+        chain = self._chain(codes.dtype)
+        if codes.shape[1] != self._n_features_out:
+            raise ValueError(f"X must have {self._n_features_out} columns, one a code, got the shape {codes.shape}")
+        return self._synthesised(codes.reshape(-1, *chain.operators[-1].output_shape), chain)
+
+    def score(self, X, y=None):
+        """Share of the variance that the reconstruction explains, 1 - |X - X_hat|^2 / |X - mean(X)|^2.
+
+        Parameters
+        ----------
+        X : array-like as in `fit`
+        y : ignored
+
+        Returns
+        -------
+        float
+            1 is perfect. Where X is constant, 1 for a perfect reconstruction and 0 otherwise.
+        """
+        X, codes = self._codes(X)
+        rebuilt = self._synthesised(codes[-1], self._chain(codes[-1].dtype))
+        flat = X.reshape(len(X), -1).astype(np.float64)
+        error = float(((flat - rebuilt.reshape(len(X), -1)) ** 2).sum())
+        variance = float(((flat - flat.mean(axis=0)) ** 2).sum())
+        if variance == 0:
+            return 1.0 if error == 0 else 0.0
+        return 1 - error / variance
+
+    def to_classifier(self, n_steps=0, **parameters):
+        """A classifier that starts from these dictionaries: its first layer unrolls ML-ISTA, to be trained with labels.
+
+        Before it is trained, its codes are those of `ml_ista` with the penalties of this encoder in n_steps + 1
+        iterations; or, if `algorithm` is "threshold" and n_steps 0, those of `transform`.
+
+        Parameters
+        ----------
+        n_steps : int, default=0
+            Of ML-ISTA, after a pass of layered thresholding.
+        **parameters : parameters of `DeepSparseClassifier`
+            With `layers`, layers that follow.
+
+        Returns
+        -------
+        DeepSparseClassifier
+            Not fitted yet.
+        """
+        check_is_fitted(self)
+        chain = self._chain(np.float64)
+        thresholds, steps = self._settings(chain)
+        coding = MultilayerCoding(
+            [clone(layer) for layer in self._layers],
+            n_steps=n_steps,
+            positive=self.positive,
+            threshold=thresholds,
+            dictionaries=[dictionary.copy() for dictionary in self.dictionaries_],
+            step_sizes=steps,
+        )
+        parameters = {"image_shape": self.image_shape, "n_jobs": self.n_jobs} | parameters
+        return DeepSparseClassifier([coding, *parameters.pop("layers", [])], **parameters)
+
+    def _check_parameters(self):
+        of = type(self).__name__
+        check_choice("algorithm", self.algorithm, _ALGORITHMS, of=of)
+        for name, low in (("n_iter", 1), ("batch_size", 1), ("max_iter", 1)):
+            check_number(name, getattr(self, name), low, integer=True, of=of)
+        check_number("n_iter_no_change", self.n_iter_no_change, 1, integer=True, allow_none=True, of=of)
+        check_number("learning_rate", self.learning_rate, 0, open_low=True, of=of)
+        check_number("tol", self.tol, 0, of=of)
+        check_choice("positive", self.positive, (True, False), of=of)
+        if not isinstance(self.verbose, bool | np.bool_ | Integral):
+            raise ValueError(f"The 'verbose' parameter of {of} must be True, False or an integer, got {self.verbose!r}")
+        n_layers = 2 if self.layers is None else len(linear_layers(self.layers, of, sharing=False))
+        self._per_layer(n_layers)
+        thread_count(self.n_jobs)
+
+    def _per_layer(self, n_layers):
+        of = type(self).__name__
+        alpha = check_each("alpha", self.alpha, n_layers, 0, of=of)
+        step = check_each("step", self.step, n_layers, 0, 1, open_low=True, of=of)
+        deeper = self.atoms_alpha
+        return alpha, step, [0.0, *check_each("atoms_alpha", deeper, n_layers - 1, 0, of=of)]
+
+    def _operators(self):
+        builder = Builder(np.float64, np.random.RandomState(0))
+        return connected(self._layers, self.input_shape_, builder, type(self).__name__)
+
+    def _chain(self, dtype):
+        operators = self._operators()
+        return Chain(
+            operators,
+            [operator.weights(atoms, dtype) for operator, atoms in zip(operators, self.dictionaries_, strict=True)],
+        )
+
+    def _settings(self, chain, learning=False):
+        alpha, step, _ = self._per_layer(len(chain.operators))
+        if self.algorithm == "threshold" and not learning:
+            return alpha, [1.0] * len(alpha)
+        return scaled(chain, alpha, step)
+
+    def _unrolled(self, chain, n_layers, learning=True):
+        """The function that codes some samples."""
+        thresholds, steps = self._settings(chain, learning)
+        one_pass = self.algorithm == "threshold" and not learning
+        return partial(
+            unrolled,
+            thresholds=spread(chain, thresholds),
+            steps=steps,
+            n_iter=1 if one_pass else self.n_iter,
+            positive=bool(self.positive),
+            accelerated=self.algorithm != "ml_ista",
+        )
+
+    def _learn(self, learner, read, n_samples, random_state, reports):
+        best, waited, rate = inf, 0, float(self.learning_rate)
+        self.loss_curve_, self.converged_ = [], False
+        for _ in range(self.max_iter):
+            reports.begin()
+            order, kept = random_state.permutation(n_samples), learner.state()
+            batches = (read(order[i : i + self.batch_size]) for i in range(0, n_samples, self.batch_size))
+            with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas:
+                loss = learner.epoch(batches, rate, thread_count(self.n_jobs)) / n_samples
+            if not isfinite(loss):
+                learner.restore(kept)
+                warnings.warn(
+                    f"The objective became {loss} in epoch {len(self.loss_curve_) + 1}: learning has stopped. Bring X "
+                    "to a smaller scale",
+                    ConvergenceWarning,
+                    stacklevel=4,
+                )
+                break
+            self.loss_curve_.append(loss)
+            falls = loss < best * (1 - self.tol)
+            best, waited = min(best, loss), 0 if falls else waited + 1
+            rate = rate if falls else 0.5 * rate
+            stop = reports.end_epoch(loss, partial(self._so_far, learner))
+            if stop or (self.n_iter_no_change is not None and waited >= self.n_iter_no_change):
+                self.converged_ = True
+                break
+        else:
+            curve = self.loss_curve_
+            if self.n_iter_no_change is not None and len(curve) > 1 and curve[-1] < (1 - _STILL_FALLING) * curve[-2]:
+                warnings.warn(
+                    f"DeepSparseEncoder stopped after max_iter={self.max_iter} epochs, the last of which still lowered "
+                    f"the objective by {1 - curve[-1] / curve[-2]:.1%}: raise max_iter or tol",
+                    ConvergenceWarning,
+                    stacklevel=4,
+                )
+        self.n_iter_ = max(len(self.loss_curve_), 1)
+        self.densities_ = learner.densities
+
+    def _so_far(self, learner):
+        return {
+            "dictionaries_": learner.dictionaries(),
+            "input_shape_": self.input_shape_,
+            "_layers": self._layers,
+            "_sample_shape": self._sample_shape,
+            "n_iter_": len(self.loss_curve_),
+        }
+
+    def _codes(self, X):
+        """Samples as they came, and codes of all layers."""
+        check_is_fitted(self)
+        self._check_parameters()
+        resolve_device(self.device, X)
+        X, shape = check_samples(self, X, reset=False)
+        dtype = network_dtype(X)
+        chain = self._chain(dtype)
+        infer = self._unrolled(chain, len(chain.operators), learning=False)
+        return X, code(reader(X, shape, dtype)(slice(None)), chain, infer, thread_count(self.n_jobs))
+
+    def _synthesised(self, codes, chain):
+        rebuilt = np.empty((len(codes), *self.input_shape_), codes.dtype)
+        blocks = chain.blocks(len(codes))
+
+        def work(i, worker):
+            rebuilt[blocks[i]] = chain.estimates(codes[blocks[i]])[0]
+
+        with single_threaded_blas:
+            run_in_threads(work, len(blocks), thread_count(self.n_jobs))
+        return rebuilt.reshape(-1, *self._sample_shape)
+
+    @property
+    def _n_features_out(self):
+        return prod(self._operators()[-1].output_shape)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def _default_layers(shape):
+    """Two layers for signals of a shape."""
+    if len(shape) < 3 or min(shape[:2]) < 5:
+        return [Dense(32), Dense(64)]
+    if min(shape[:2]) < 16:
+        return [Conv(16, 3), Conv(32, 3)]
+    return [Conv(16, 6, stride=2), Conv(32, 5)]
