@@ -18,7 +18,6 @@ from .blocks import SparseWeights, product, row_blocks, transposed_product
 from .parameters import Parameter, initial
 from .thresholds import activation_of
 
-_ROWS_OF_SHARED = 1024
 _SPARSE_BELOW = 0.12  # density of the input under which skipping its zeros beats a dense product
 
 
@@ -270,20 +269,21 @@ class _DenseNode(Node):
         spelled = training or not self.weights.shared
         weights = self.weights.full() if spelled else None
         sparse = SparseWeights(weights, _SPARSE_BELOW) if spelled and not training else None
-        z = np.empty((len(rows), self.output_shape[-1]), x.dtype)
+        if spelled:
+            z = np.empty((len(rows), self.output_shape[-1]), x.dtype)
+        else:
+            z = self.weights.product(rows, self.n_threads)
         y = z.reshape(*x.shape[:-1], self.output_shape[-1])
-        blocks = row_blocks(len(x), positions, None if spelled else _ROWS_OF_SHARED)
+        blocks = row_blocks(len(x), positions)
         counts, tracked, activation = np.zeros(len(blocks), np.int64), {}, self.activation
         activation.begin()
 
         def work(i, worker):
             block = blocks[i]
             part = slice(block.start * positions, block.stop * positions)
-            if not spelled:
-                z[part] = self.weights.product(rows[part])
-            elif sparse is not None and sparse.pays(rows[part]):
+            if sparse is not None and sparse.pays(rows[part]):
                 kernels_for("cpu", "sparse_products").sparse_product(rows[part], sparse.padded, z[part])
-            else:
+            elif spelled:
                 np.matmul(rows[part], weights, out=z[part])
             counts[i] = activation.apply(y[block], bias, tracked if training else None, i)
 

@@ -7,6 +7,7 @@ import numpy as np
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.validation import check_choice
 
+from .blocks import product
 from .patterns import Hashed, Kept, Listed, Pattern
 from .products import hashed_product, pruned_product
 
@@ -123,12 +124,14 @@ class Parameter:
             self._full = full
         return self._full
 
-    def product(self, rows):
+    def product(self, rows, n_threads=1):
         """``rows @ full()``, without ever holding the array where that is possible and it is not at hand.
 
         Parameters
         ----------
         rows : ndarray of shape (n, n_in)
+        n_threads : int, default=1
+            The result does not depend on it.
 
         Returns
         -------
@@ -136,10 +139,10 @@ class Parameter:
         """
         if self._full is None and len(self.shape) == 2:
             if isinstance(self.pattern, Hashed):
-                return hashed_product(rows, self.values, self.pattern)
+                return hashed_product(rows, self.values, self.pattern, n_threads)
             if isinstance(self.pattern, Kept):
-                return pruned_product(rows, self.values, self.pattern)
-        return rows @ self.full()
+                return pruned_product(rows, self.values, self.pattern, n_threads)
+        return product(rows, self.full(), n_threads)
 
     def changed(self):
         """Say that `values` have been written to."""

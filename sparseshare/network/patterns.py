@@ -7,6 +7,8 @@ import numpy as np
 
 from sparseshare.kernels.dispatch import kernels_for
 
+PIECE = 16  # weights that a product takes at a time: a run is a whole number of them
+
 
 class Pattern(ABC):
     """The number of the value behind every weight.
@@ -78,16 +80,27 @@ class Hashed(Pattern):
     n_values : int
     seed : int
     signed : bool, default=True
+    run : int, default=1
+        So many weights beside each other in a row take values beside each other, and one sign: 1 or a multiple of 16.
+        Shorter where there are fewer values, or fewer columns.
     """
 
-    def __init__(self, shape, n_values, seed, signed=True):
+    def __init__(self, shape, n_values, seed, signed=True, run=1):
         super().__init__(shape, n_values)
         self.seed, self.signed = int(seed), bool(signed)
+        longest = min(self.n_values // PIECE, -(-self.shape[-1] // PIECE)) * PIECE
+        self.run = max(min(int(run), longest), 1)
 
     def _hash(self):
-        index, signs = np.empty(prod(self.shape), np.int32), np.empty(prod(self.shape), np.int8)
-        kernels_for("cpu", "shared_products").hashed_index(self.n_values, self.seed, index, signs)
-        return index.reshape(self.shape), signs.reshape(self.shape)
+        n_columns = self.shape[-1]
+        n_runs = -(-n_columns // self.run)
+        words = (prod(self.shape[:-1]), n_runs)
+        index, signs = np.empty(prod(words), np.int32), np.empty(prod(words), np.int8)
+        kernels_for("cpu", "shared_products").hashed_index(self.n_values - self.run + 1, self.seed, index, signs)
+        if self.run > 1:
+            index = (index[:, None] + np.arange(self.run, dtype=np.int32)).reshape(words[0], -1)[:, :n_columns]
+            signs = np.repeat(signs, self.run).reshape(words[0], -1)[:, :n_columns]
+        return tuple(np.ascontiguousarray(each).reshape(self.shape) for each in (index, signs))
 
     def index(self):
         return self._hash()[0]
@@ -96,7 +109,13 @@ class Hashed(Pattern):
         return self._hash()[1] if self.signed else None
 
     def state(self):
-        return {"shape": self.shape, "n_values": self.n_values, "seed": self.seed, "signed": self.signed}
+        return {
+            "shape": self.shape,
+            "n_values": self.n_values,
+            "seed": self.seed,
+            "signed": self.signed,
+            "run": self.run,
+        }
 
 
 class Circulant(Pattern):
@@ -179,11 +198,17 @@ class Kept(Pattern):
         The last axis counts the columns.
     bits : uint64 ndarray of shape (n_columns, ceil(n_rows / 64))
         Which weights of a column have a value, the lowest bit first.
+
+    Attributes
+    ----------
+    starts : int64 ndarray of shape (n_columns + 1,)
+        The first value of every column, and the number of all.
     """
 
     def __init__(self, shape, bits):
-        super().__init__(shape, int(np.bitwise_count(bits).sum()))
-        self.bits = bits
+        starts = np.concatenate([[0], np.cumsum(np.bitwise_count(bits).sum(axis=1, dtype=np.int64))])
+        super().__init__(shape, int(starts[-1]))
+        self.bits, self.starts = bits, starts
 
     @classmethod
     def of(cls, mask):
@@ -195,7 +220,7 @@ class Kept(Pattern):
 
     @property
     def nbytes(self):
-        return self.bits.nbytes
+        return self.bits.nbytes + self.starts.nbytes
 
     def columns(self):
         """Which weights have a value, a bool array of shape (n_columns, n_rows)."""

@@ -17,7 +17,7 @@ from sparseshare.validation import check_axes, check_bool, check_choice, check_n
 
 from .codebooks import merge_values, nearest_levels
 from .parameters import Parameter
-from .patterns import Circulant, Hashed, Listed, Toeplitz, positions_of
+from .patterns import PIECE, Circulant, Hashed, Listed, Toeplitz, positions_of
 
 
 class SharingRule(BaseEstimator, ABC):
@@ -81,6 +81,10 @@ class hashed(SharingRule):
         Of the hash.
     signed : bool, default=True
         Random signs: two weights of one value then add up as often as they cancel. Non-negative weights have none.
+    run : int, default=1
+        A hash for so many weights beside each other, whose values lie beside each other, too: 1, as published, or a
+        multiple of 16. With 64 a network predicts faster than with 1, and than a dense one: there are fewer hashes, and
+        values come by whole vectors. Layers with fewer units or values take shorter runs.
 
     References
     ----------
@@ -92,24 +96,29 @@ class hashed(SharingRule):
     >>> from sparseshare.network import Dense, hashed
     >>> Dense(128, share=hashed(1 / 8))
     Dense(n_units=128, share=hashed(n_values=0.125))
+    >>> faster = Dense(128, share=hashed(1 / 8, run=64))
     """
 
     fits_all = True
 
-    def __init__(self, n_values, seed=0, signed=True):
+    def __init__(self, n_values, seed=0, signed=True, run=1):
         self.n_values = n_values
         self.seed = seed
         self.signed = signed
+        self.run = run
 
     def parameter(self, first, layer, builder, options):
         """See `SharingRule`."""
         n_values = _count("hashed", self.n_values, first.size)
         seed = check_number("seed", self.seed, 0, 2**32 - 1, integer=True, of="hashed")
         signed = check_bool("signed", self.signed, of="hashed") and not options["nonnegative"]
+        run = check_number("run", self.run, 1, integer=True, of="hashed")
+        if run > 1 and run % PIECE:
+            raise ValueError(f"The 'run' parameter of hashed must be 1 or a multiple of {PIECE}, got {run}")
         # A value gathers the gradients of this many weights: with random signs their sum grows with the root.
         step = 1 / sqrt(first.size / n_values)
         return Parameter(
-            first.ravel()[:n_values].copy(), Hashed(first.shape, n_values, seed, signed), step=step, **options
+            first.ravel()[:n_values].copy(), Hashed(first.shape, n_values, seed, signed, run), step=step, **options
         )
 
 
