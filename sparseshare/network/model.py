@@ -5,7 +5,7 @@ import numpy as np
 from sparseshare.threads import single_threaded_blas
 
 from .layers import Builder, Layer
-from .pooled_convolution import joined
+from .pooled_convolution import PooledConv, joined
 from .sharing import one_line
 
 
@@ -232,11 +232,18 @@ class Network:
         """
         counts, sizes = np.zeros(len(self.nodes) + 1), np.zeros(len(self.nodes) + 1)
         for x in batches:
-            for number, node in enumerate((*self.nodes, None)):
+            number = 0
+            for step in (*joined(self.nodes), None):
                 counts[number] += np.count_nonzero(x)
                 sizes[number] += x.size
-                if node is not None:
-                    x = node.forward(x)[0]
+                number += 1
+                if step is None:
+                    continue
+                n_samples, x = len(x), step.forward(x)[0]
+                if isinstance(step, PooledConv):  # what lies between the two was counted there
+                    counts[number] += n_samples * step.conv.activation.measured_density
+                    sizes[number] += n_samples
+                    number += 1
         shares = (counts / sizes).tolist()
         self.input_densities = shares[:-1]
         self.densities = [

@@ -169,6 +169,20 @@ def test_networks_join_what_they_can(rng):
         assert np.abs(parameter.gradient).max() > 0
 
 
+def test_densities_are_measured_between_the_two_as_well(rng):
+    layers = [Conv(16, 3), MaxPool(2), Conv(16, 3), MaxPool(2), Flatten(), Dense(4)]
+    network = Network(layers, (18, 14, 1), random_state=1, activation="hard", threshold=0.3)
+    batches = [rng.standard_normal((n, 18, 14, 1)) for n in (20, 7)]
+    network.measure_densities(batches)
+    x, behind = np.concatenate(batches), []
+    for node in network.nodes:
+        x = node.forward(x)[0]
+        behind.append(np.mean(x != 0))
+    np.testing.assert_allclose(network.input_densities, [1, *behind[:-1]])
+    expected = [np.nan if node.activation is None else d for node, d in zip(network.nodes, behind, strict=True)]
+    np.testing.assert_allclose(network.densities, expected)
+
+
 def test_an_empty_batch_gives_none():
     first, second, one = pair((9, 9, 16), Conv(16, 3), MaxPool(2))
     y, cache = one.forward(np.empty((0, 9, 9, 16)), training=True)
