@@ -1,10 +1,58 @@
 """Steps of an unrolled sparse coder: of the codes before, only the non-zeros are kept, and only they are multiplied."""
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from .jit import kernel
-from .thresholding import nonzeros, soft_threshold
-from .vectors import weighted_rows
+from .vectors import _Pass, lowest_bit
+
+_VECTORS = 4  # of a block: enough independent sums to hide the latency of a multiply-add
+_I64 = ir.IntType(64)
+
+
+@intrinsic
+def thresholded_block(typingctx, row, factor, weights, idx, coef, m, thresholds, positive, first, out):
+    """Codes `first` to `first` + 4 vectors of soft(factor * row + sum_{a<m} coef[a] * weights[idx[a]], thresholds).
+
+    They are written to `out` from 0 on; returned are bits that say which of them are not 0. Sum, threshold and
+    comparison stay in registers.
+    """
+    sig = types.int64(row, row.dtype, weights, idx, coef, types.intp, thresholds, types.boolean, types.intp, out)
+
+    def codegen(context, builder, sig, args):
+        v = _Pass(context, builder, sig.args[0].dtype)
+        row_, weights_, idx_, coef_ = (v.array(sig.args[i], args[i]) for i in (0, 2, 3, 4))
+        thresholds_, out_ = v.array(sig.args[6], args[6]), v.array(sig.args[9], args[9])
+        factor, m, positive, first = v.splat(args[1]), args[5], args[7], args[8]
+        n = cgutils.unpack_tuple(builder, row_.shape, 1)[0]
+        offsets = [builder.add(first, v.size(i * v.lanes)) for i in range(_VECTORS)]
+        sums = [
+            cgutils.alloca_once_value(builder, builder.fmul(factor, v.load(row_.data, offset))) for offset in offsets
+        ]
+        with cgutils.for_range(builder, m) as a:
+            number = builder.sext(builder.load(builder.gep(idx_.data, [a.index])), _I64)
+            start = builder.mul(number, n)
+            c = v.splat(builder.load(builder.gep(coef_.data, [a.index])))
+            for total, offset in zip(sums, offsets, strict=True):
+                x = v.load(weights_.data, builder.add(start, offset))
+                builder.store(v.call("fma", c, x, builder.load(total)), total)
+        bits, zeros = v.size(0), v.constant(0.0)
+        for i, (total, offset) in enumerate(zip(sums, offsets, strict=True)):
+            value, high = builder.load(total), v.load(thresholds_.data, offset)
+            low = builder.fsub(zeros, high)
+            # Less what lies within the thresholds; NaN stays NaN.
+            inner = builder.select(builder.fcmp_ordered("<", value, high), value, high)
+            above = builder.select(builder.fcmp_ordered(">", inner, low), inner, low)
+            code = builder.fsub(value, builder.select(positive, inner, above))
+            v.store(code, out_.data, v.size(i * v.lanes))
+            some = builder.bitcast(builder.fcmp_unordered("!=", code, zeros), ir.IntType(v.lanes))
+            bits = builder.or_(bits, builder.shl(builder.zext(some, _I64), v.size(i * v.lanes)))
+        return bits
+
+    return sig, codegen
 
 
 @kernel
@@ -22,13 +70,22 @@ def unrolled_step(inputs, factor, weights, thresholds, positive, indices, values
         non-zeros only, in the order of the atoms
     """
     n_atoms = inputs.shape[1]
-    total = np.empty(n_atoms, inputs.dtype)
+    width = _VECTORS * (64 // inputs.itemsize)
+    block = np.empty(width, inputs.dtype)
+    new_idx, new_coef = np.empty(n_atoms, np.int32), np.empty(n_atoms, inputs.dtype)
     for i in range(inputs.shape[0]):
         row, idx, coef = inputs[i], indices[i], values[i]
-        weighted_rows(weights, idx, coef, counts[i], total)
-        for k in range(n_atoms):
-            total[k] = soft_threshold(factor * row[k] + total[k], thresholds[k], positive)
-        counts[i] = nonzeros(total, idx, coef)
+        n_before, n = counts[i], 0
+        for first in range(0, n_atoms, width):
+            bits = thresholded_block(row, factor, weights, idx, coef, n_before, thresholds, positive, first, block)
+            while bits:
+                k = lowest_bit(bits)
+                new_idx[n], new_coef[n] = first + k, block[k]
+                n += 1
+                bits &= bits - 1
+        for a in range(n):
+            idx[a], coef[a] = new_idx[a], new_coef[a]
+        counts[i] = n
 
 
 @kernel
