@@ -28,7 +28,14 @@ from .model_selection import (
     select_n_nonzero_coefs,
     sparsest_within_one_standard_error,
 )
-from .network import DeepSparseClassifier, DeepSparseRegressor, parameter_report
+from .network import (
+    DeepSparseClassifier,
+    DeepSparseEncoder,
+    DeepSparseRegressor,
+    LearnedSparseCoder,
+    SequentialSparseCoder,
+    parameter_report,
+)
 from .plotting import (
     ActivationsDisplay,
     AtomsDisplay,
@@ -45,14 +52,17 @@ __all__ = [
     "ConvDictionaryLearning",
     "ConvSparseCoder",
     "DeepSparseClassifier",
+    "DeepSparseEncoder",
     "DeepSparseRegressor",
     "DictionaryLearning",
     "DictionaryLearningCV",
     "KSVD",
+    "LearnedSparseCoder",
     "LossCurveDisplay",
     "MiniBatchDictionaryLearning",
     "PatchExtractor",
     "ReconstructionDisplay",
+    "SequentialSparseCoder",
     "SparseCoder",
     "SparseCoderCV",
     "SparseImageEncoder",
