@@ -12,9 +12,10 @@ from .estimators import DeepSparseClassifier, DeepSparseRegressor
 from .layers import Layer
 from .patterns import PATTERNS, Pattern
 from .sharing import SharingRule
+from .unrolled import LearnedSparseCoder
 
 _FORMAT = 1
-_ESTIMATORS = {cls.__name__: cls for cls in (DeepSparseClassifier, DeepSparseRegressor)}
+_ESTIMATORS = {cls.__name__: cls for cls in (DeepSparseClassifier, DeepSparseRegressor, LearnedSparseCoder)}
 _PARTS = {
     name: thing
     for module in (attention, convolutional, layers, multilayer_layer, recurrent, sharing)
@@ -24,7 +25,7 @@ _PARTS = {
 # Fitted attributes beside the network: what there is of them.
 _FITTED = (
     "classes_", "densities_", "loss_curve_", "validation_scores_", "n_iter_", "converged_", "n_features_in_",
-    "feature_names_in_", "_class_weights", "_flat_targets", "_n_targets",
+    "feature_names_in_", "_class_weights", "_flat_targets", "_n_targets", "components_",
 )  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def save(estimator, path):
 
     Parameters
     ----------
-    estimator : DeepSparseClassifier or DeepSparseRegressor
+    estimator : DeepSparseClassifier, DeepSparseRegressor or LearnedSparseCoder
         Fitted.
     path : str or path
         Usually ending with .npz.
@@ -61,7 +62,7 @@ def save(estimator, path):
     """
     name = type(estimator).__name__
     if _ESTIMATORS.get(name) is not type(estimator) or not hasattr(estimator, "network_"):
-        raise ValueError(f"save is for a fitted DeepSparseClassifier or DeepSparseRegressor, got {estimator!r}")
+        raise ValueError(f"save is for a fitted {' or '.join(_ESTIMATORS)}, got {estimator!r}")
     arrays, network = {}, estimator.network_
     header = {
         "format": _FORMAT,
@@ -91,7 +92,7 @@ def load(path):
 
     Returns
     -------
-    DeepSparseClassifier or DeepSparseRegressor
+    DeepSparseClassifier, DeepSparseRegressor or LearnedSparseCoder
         Fitted; it predicts what the one that was saved did.
 
     Raises

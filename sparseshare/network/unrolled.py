@@ -108,6 +108,8 @@ class LearnedSparseCoder(
         Epochs.
     converged_ : bool
         Whether training ended before `max_iter`, for lack of improvement.
+    input_shape_ : tuple
+        (n_features,).
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         If X had column names.
@@ -226,15 +228,8 @@ class LearnedSparseCoder(
         random_state = check_random_state(self.random_state)
         self.components_ = check_dictionary(self.dictionary, X.dtype)
         n_threads = thread_count(self.n_jobs)
-        layer = UnrolledISTA(
-            self.components_,
-            float(self.alpha),
-            n_steps=self.n_steps,
-            weights=self.weights,
-            positive=self.positive,
-            every_step=self.discount > 0,
-        )
-        self.network_ = Network([layer], (X.shape[1],), X.dtype, n_threads=n_threads)
+        self.input_shape_ = (X.shape[1],)
+        self.network_ = self._new_network(self.input_shape_, X.dtype)
         if self.loss == "codes":
             targets = encode(X, self._problem(X.dtype, _EXACT), n_jobs=self.n_jobs, dense=True).values
             loss = CodeError(mean_square(targets) or 1.0)
@@ -341,6 +336,18 @@ class LearnedSparseCoder(
             "objective_gap": {name: np.array(curve) for name, curve in objective_gap.items()},
         }
 
+    def _new_network(self, shape, dtype, random_state=0):
+        """The steps of ISTA."""
+        layer = UnrolledISTA(
+            self.components_,
+            float(self.alpha),
+            n_steps=self.n_steps,
+            weights=self.weights,
+            positive=self.positive,
+            every_step=self.discount > 0,
+        )
+        return Network([layer], shape, dtype, random_state, n_threads=thread_count(self.n_jobs))
+
     def _codes(self, X, n_steps=None, sparse=False):
         network = self.network_
         network.set_threads(thread_count(self.n_jobs))
@@ -384,7 +391,8 @@ class LearnedSparseCoder(
 
     def _fitted_so_far(self):
         network = copy.deepcopy(self.network_)
-        return {"network_": network, "components_": self.components_, "n_features_in_": self.n_features_in_}
+        names = ("components_", "input_shape_", "n_features_in_")
+        return {"network_": network, **{name: getattr(self, name) for name in names}}
 
     def _check_signals(self, X, reset):
         X = validate_data(self, X, reset=reset, dtype="numeric")

@@ -13,6 +13,7 @@ from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
 from sparseshare.network.layers import Builder
 from sparseshare.network.recurrent import Recurrent
+from sparseshare.network.storage import load, save
 from sparseshare.network.unrolled import LearnedSparseCoder
 from sparseshare.network.unrolled_losses import CodeError, LassoObjective, StepLoss
 from sparseshare.network.unrolled_steps import WEIGHTS, UnrolledISTA, analytic_weights
@@ -297,6 +298,18 @@ def test_pickle_clone_and_callbacks_parameters(rng):
     again = pickle.loads(pickle.dumps(coder))
     np.testing.assert_array_equal(again.transform(X), coder.transform(X))
     np.testing.assert_array_equal(clone(coder).fit(X).transform(X), coder.transform(X))
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_files_without_pickle(weights, rng, tmp_path):
+    D, X = problem(rng)
+    coder = LearnedSparseCoder(D, alpha=0.1, n_steps=2, weights=weights, max_iter=2, random_state=0)
+    coder.fit(X.astype(np.float32))
+    save(coder, tmp_path / "coder.npz")
+    again = load(tmp_path / "coder.npz")
+    assert again.transform(X).dtype == np.float32
+    np.testing.assert_array_equal(again.transform(X), coder.transform(X))
+    np.testing.assert_array_equal(again.components_, coder.components_)
 
 
 def test_names_of_features_out(rng):
