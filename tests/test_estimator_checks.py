@@ -10,7 +10,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from sparseshare import KSVD, DictionaryLearning, MiniBatchDictionaryLearning, SparseCoder
 from sparseshare.convolution import ConvDictionaryLearning, ConvSparseCoder
-from sparseshare.network import DeepSparseClassifier, DeepSparseRegressor, Dense
+from sparseshare.network import DeepSparseClassifier, DeepSparseEncoder, DeepSparseRegressor, Dense
 from sparseshare.network.unrolled import LearnedSparseCoder
 
 LEARNERS = [
@@ -27,6 +27,7 @@ SHARED = [
 NETWORKS = [
     DeepSparseClassifier([Dense(32)], learning_rate=0.01, max_iter=50, random_state=0),
     DeepSparseRegressor([Dense(32)], learning_rate=0.01, max_iter=50, random_state=0),
+    DeepSparseEncoder([8, 4], n_iter=5, max_iter=3, random_state=0),
 ]
 # The checks that the suite does not run on transformers of other packages.
 LEFT_OUT = [
@@ -66,7 +67,9 @@ WIDTHS = {
 }
 # Wrong values; a parameter that is not here gets an object that nothing can be made of.
 WRONG = {
+    "algorithm": ["ista"],
     "alpha": [-1, np.nan, "a"],
+    "atoms_alpha": [-1, np.nan],
     "batch_size": [0, 1.5],
     "density": [0, 1.5],
     "device": ["gpu"],
@@ -77,9 +80,11 @@ WRONG = {
     "max_no_improvement": [-1, 0.5],
     "momentum": [-1, 1],
     "n_components": [0, -1, 2.5],
+    "n_iter": [0, 1.5],
     "n_iter_no_change": [0, 1.5],
     "n_jobs": [1.5, "all"],
     "n_nonzero_coefs": [0, 1.5],
+    "step": [0, 1.5],
     "threshold": [-1, "some"],
     "tol": [-1, np.nan],
     "transform_alpha": [-1, np.nan],

@@ -190,8 +190,7 @@ def layered_thresholding(X, dictionaries, alpha, *, stride=1, padding="valid", p
 
     References
     ----------
-    V. Papyan, Y. Romano, M. Elad, "Convolutional neural networks analyzed via convolutional sparse coding", JMLR 2017:
-    section 3.
+    V. Papyan, Y. Romano, M. Elad, "Convolutional neural networks analyzed via convolutional sparse coding", JMLR 2017.
 
     Examples
     --------

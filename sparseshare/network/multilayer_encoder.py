@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
 from sparseshare.devices import resolve_device
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
-from sparseshare.validation import check_choice, check_number
+from sparseshare.validation import check_bool, check_choice, check_number
 from sparseshare.version import VersionedPickle
 
 from .chains import check_each, connected, linear_layers
@@ -129,7 +129,7 @@ class DeepSparseEncoder(
     ----------
     J. Sulam, A. Aberdam, A. Beck, M. Elad, "On multi-layer basis pursuit, efficient algorithms and convolutional neural
     networks", IEEE TPAMI 2019; J. Sulam, V. Papyan, Y. Romano, M. Elad, "Multi-layer convolutional sparse modeling:
-    pursuit and dictionary learning", IEEE TSP 2018: section IV, for sparse atoms.
+    pursuit and dictionary learning", IEEE TSP 2018, for sparse atoms.
 
     Examples
     --------
@@ -306,6 +306,16 @@ class DeepSparseEncoder(
         -------
         DeepSparseClassifier
             Not fitted yet.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from sparseshare.network import DeepSparseEncoder
+        >>> X, y = load_digits(return_X_y=True)
+        >>> encoder = DeepSparseEncoder([64, 32], alpha=0.05, positive=True, max_iter=3, n_iter_no_change=None)
+        >>> classifier = encoder.fit(X[:1000] / 16).to_classifier(n_steps=2, max_iter=30, n_iter_no_change=None)
+        >>> classifier.fit(X[:1000] / 16, y[:1000]).score(X[1000:] / 16, y[1000:]) > 0.85
+        True
         """
         check_is_fitted(self)
         chain = self._chain(np.float64)
@@ -329,7 +339,7 @@ class DeepSparseEncoder(
         check_number("n_iter_no_change", self.n_iter_no_change, 1, integer=True, allow_none=True, of=of)
         check_number("learning_rate", self.learning_rate, 0, open_low=True, of=of)
         check_number("tol", self.tol, 0, of=of)
-        check_choice("positive", self.positive, (True, False), of=of)
+        check_bool("positive", self.positive, of=of)
         if not isinstance(self.verbose, bool | np.bool_ | Integral):
             raise ValueError(f"The 'verbose' parameter of {of} must be True, False or an integer, got {self.verbose!r}")
         n_layers = 2 if self.layers is None else len(linear_layers(self.layers, of, sharing=False))

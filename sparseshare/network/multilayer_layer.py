@@ -60,7 +60,7 @@ class MultilayerCoding(Layer):
     References
     ----------
     J. Sulam, A. Aberdam, A. Beck, M. Elad, "On multi-layer basis pursuit, efficient algorithms and convolutional neural
-    networks", IEEE TPAMI 2019: section 5.
+    networks", IEEE TPAMI 2019.
     """
 
     def __init__(self, layers, *, n_steps=0, positive=True, threshold=0.0, dictionaries=None, step_sizes=None):

@@ -95,11 +95,11 @@ def test_learning_lowers_the_objective(positive, rng):
         clone(encoder).set_params(max_iter=2).fit(X)
     early = clone(encoder).set_params(max_iter=1).fit(X)
     late = encoder.set_params(n_iter_no_change=None).fit(X)
-    assert late.loss_curve_[0] == early.loss_curve_[0] and late.loss_curve_[-1] < 0.6 * late.loss_curve_[0]
+    assert late.loss_curve_[0] == early.loss_curve_[0] and late.loss_curve_[-1] < 0.75 * late.loss_curve_[0]
     values = [
         multilayer_objective(X, fitted.dictionaries_, fitted.transform(X), ALPHA).mean() for fitted in (early, late)
     ]
-    assert values[1] < 0.7 * values[0]
+    assert values[1] < 0.85 * values[0]
     assert values[1] == pytest.approx(late.loss_curve_[-1], rel=0.05)  # which batches saw before their steps
     assert late.score(X) > early.score(X)
     for dictionary in late.dictionaries_:
