@@ -97,3 +97,47 @@ def _seconds(work, repeats=3):
         work()
         taken.append(time.perf_counter() - start)
     return min(taken)
+
+
+def classify_sequences(X, y, X_test, y_test, kind, n_epochs, batch_size, threads):
+    """Train a sequence classifier with Adam: each run with the next seed; accuracies of all so far."""
+    torch.set_num_threads(threads)
+    labels, y = np.unique(y, return_inverse=True)
+    X, y, X_test = torch.tensor(X), torch.tensor(y), torch.tensor(X_test)
+    accuracies = []
+
+    def run():
+        torch.manual_seed(len(accuracies))
+        network = SequenceClassifier(kind, X.shape[2], len(labels))
+        optimizer, loss = torch.optim.Adam(network.parameters(), lr=1e-3), nn.CrossEntropyLoss()
+        for _ in range(n_epochs):
+            for rows in torch.randperm(len(X)).split(batch_size):
+                optimizer.zero_grad()
+                loss(network(X[rows]), y[rows]).backward()
+                optimizer.step()
+        with torch.no_grad():
+            outputs = torch.cat([network(part) for part in X_test.split(1000)])
+        accuracies.append(np.mean(labels[outputs.argmax(dim=1).numpy()] == y_test))
+        return {"accuracies": np.array(accuracies)}
+
+    return Work(run, label="PyTorch eager", warm_up=False)
+
+
+class SequenceClassifier(nn.Module):
+    """An LSTM or a recurrent layer whose last state, or whose states under attention, go to a linear layer."""
+
+    def __init__(self, kind, n_features, n_classes):
+        super().__init__()
+        n_units = 64 if kind == "attention" else 128
+        layer = nn.RNN if kind == "tanh" else nn.LSTM
+        self.recurrent = layer(n_features, n_units, batch_first=True)
+        self.scores = None
+        if kind == "attention":
+            self.scores = nn.Sequential(nn.Linear(n_units, 64), nn.Tanh(), nn.Linear(64, 1, bias=False))
+        self.output = nn.Linear(n_units, n_classes)
+
+    def forward(self, x):
+        states, _ = self.recurrent(x)
+        if self.scores is None:
+            return self.output(states[:, -1])
+        return self.output((torch.softmax(self.scores(states), dim=1) * states).sum(dim=1))

@@ -11,7 +11,7 @@ from work import Work
 import sparseshare
 from sparseshare.convolution import ConvDictionaryLearning, conv_sparse_encode
 from sparseshare.image import SparseImageEncoder, ZCAWhitening, denoise_image
-from sparseshare.network import Conv, Dense, DeepSparseClassifier, Flatten, MaxPool
+from sparseshare.network import LSTM, Attention, Conv, DeepSparseClassifier, Dense, Flatten, MaxPool, Recurrent
 
 
 def version():
@@ -186,3 +186,34 @@ class _StoppedClock:
         self.kept.append(fitted_estimator.components_)
         self.marks.append(self.spent)
         self.since = time.perf_counter()
+
+
+def classify_sequences(X, y, X_test, y_test, kind, n_epochs, batch_size, threads):
+    """Train a sequence classifier with Adam: each run with the next seed; accuracies of all so far."""
+    layers = {
+        "lstm": [LSTM(128)],
+        "tanh": [Recurrent(128)],
+        "soft": [Recurrent(128, activation="soft", threshold="learned")],
+        "attention": [LSTM(64, return_sequences=True), Attention(64)],
+    }[kind]
+    accuracies = []
+
+    def trained(rows, n_epochs):
+        return DeepSparseClassifier(
+            layers,
+            alpha=0,
+            batch_size=batch_size,
+            max_iter=n_epochs,
+            n_iter_no_change=None,
+            random_state=len(accuracies),
+            n_jobs=threads,
+        ).fit(X[rows], y[rows])
+
+    def run():
+        network = trained(slice(None), n_epochs)
+        accuracies.append(network.score(X_test, y_test))
+        found = {"accuracies": np.array(accuracies)}
+        return found | ({"density": network.densities_[0]} if kind == "soft" else {})
+
+    trained(slice(0, None, max(1, len(X) // 256)), 1)  # compiles
+    return Work(run, warm_up=False)

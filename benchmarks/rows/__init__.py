@@ -16,6 +16,7 @@ from .lasso import lasso
 from .learning import learning
 from .masked import masked
 from .memory import memory
+from .network_sequences import sequences, sequential_coding
 from .network_speed import net_sparse, net_training
 from .path import path
 from .pursuit import pursuit
@@ -61,6 +62,8 @@ ROWS = {
     "conv_growth": conv_growth,
     "net_training": net_training,
     "net_sparse": net_sparse,
+    "sequences": sequences,
+    "sequential_coding": sequential_coding,
 }  # fmt: skip
 
 __all__ = ["ROWS"]
