@@ -64,8 +64,9 @@ class PooledConv:
     def forward(self, x, training=False, random_state=None):
         """See `Node.forward`."""
         conv, activation, window = self.conv, self.conv.activation, self.pool.window[:2]
-        x = aligned(x.reshape(-1, *conv.image))
-        weights, bias = aligned(conv.weights.full()), self._bias(x.dtype)
+        weights = aligned(conv.weights.full())
+        x = aligned(np.asarray(x, weights.dtype).reshape(-1, *conv.image))  # the kernels take one type
+        bias = self._bias(x.dtype)
         n_lines, n_pixels, n_filters = self.pool.pooled
         y = aligned_empty((len(x), n_lines, n_pixels, n_filters), x.dtype)
         place = np.empty(y.shape, np.uint8)

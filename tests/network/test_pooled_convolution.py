@@ -198,6 +198,12 @@ def test_arrays_of_any_layout(rng):
     np.testing.assert_array_equal(one.backward(dy, cache), one.backward(np.ascontiguousarray(dy), cache))
 
 
+def test_other_types_of_numbers_are_converted(rng):
+    _, _, one = pair((7, 6, 16), Conv(16, 3), MaxPool(2))
+    x = rng.standard_normal((3, 7, 6, 16)).astype(np.float32)
+    np.testing.assert_array_equal(one.forward(x)[0], one.forward(x.astype(np.float64))[0])
+
+
 def test_nan_is_not_hidden(rng):
     for options in ACTIVATIONS:
         first, second, one = pair((8, 8, 16), Conv(16, 3), MaxPool(2), **options)
