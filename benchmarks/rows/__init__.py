@@ -16,6 +16,7 @@ from .lasso import lasso
 from .learning import learning
 from .masked import masked
 from .memory import memory
+from .network_multilayer import ml_ista
 from .network_sequences import sequences, sequential_coding
 from .network_speed import net_sparse, net_training
 from .path import path
@@ -64,6 +65,7 @@ ROWS = {
     "net_sparse": net_sparse,
     "sequences": sequences,
     "sequential_coding": sequential_coding,
+    "ml_ista": ml_ista,
 }  # fmt: skip
 
 __all__ = ["ROWS"]
