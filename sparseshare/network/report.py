@@ -7,7 +7,10 @@ from math import prod
 import numpy as np
 
 from .model import Network
+from .multilayer_layer import MultilayerCoding
 from .patterns import padding_before
+from .sequential_steps import SequentialCoding
+from .unrolled_steps import UnrolledISTA
 
 _HEADS = {
     "layer": "layer",
@@ -121,8 +124,8 @@ def parameter_report(estimator):
 
     Parameters
     ----------
-    estimator : DeepSparseClassifier, DeepSparseRegressor or Network
-        Fitted; densities are known of fitted ones only.
+    estimator : DeepSparseClassifier, DeepSparseRegressor, LearnedSparseCoder, SequentialSparseCoder or Network
+        Fitted; densities are known of fitted classifiers and regressors only.
 
     Returns
     -------
@@ -168,8 +171,9 @@ def parameter_report(estimator):
 
 
 def _layer_report(node, input_shape, own, density, input_density):
-    if hasattr(node, "operators"):
-        return _unrolled_report(node, own, density)
+    counts = _iterations(node, input_shape)
+    if counts is not None:
+        return _iterations_report(node, own, density, *counts)
     weights = {name: p for name, p in node.parameters.items() if len(p.shape) > 1}
     n_outputs = prod(node.output_shape) if weights else 0
     has_bias = any(name.endswith("bias") for name in node.parameters)
@@ -199,11 +203,26 @@ def _layer_report(node, input_shape, own, density, input_density):
     )
 
 
-def _unrolled_report(node, own, density):
-    """Of `MultilayerCoding`: every step goes back to the signal and forth again, through all of its layers."""
-    inner = [_layer_report(operator.node, operator.input_shape, [], np.nan, np.nan) for operator in node.operators]
-    n_passes = 1 + 2 * node.layer.n_steps
-    nonzeros, dense = (n_passes * sum(getattr(row, name) for row in inner) for name in ("nonzeros", "dense"))
+def _iterations(node, input_shape):
+    """Products of layers that go on from their own output: those they make, and those of a network without sharing."""
+    layer = node.layer
+    if isinstance(layer, MultilayerCoding):  # every step goes back to the signal and forth again, through all layers
+        inner = [_layer_report(operator.node, operator.input_shape, [], np.nan, np.nan) for operator in node.operators]
+        n_passes = 1 + 2 * layer.n_steps
+        return tuple(n_passes * sum(getattr(row, name) for row in inner) for name in ("nonzeros", "dense"))
+    n_features, n_components = input_shape[-1], node.output_shape[-1]
+    if isinstance(layer, UnrolledISTA):
+        back = (layer.n_steps - 1) * n_components**2  # the first step begins at zero
+        n_first = layer.n_steps if layer.weights in ("untied", "coupled") else 1
+        return n_first * n_features * n_components + back, layer.n_steps * n_features * n_components + back
+    if isinstance(layer, SequentialCoding):
+        weights = {name: _nonzeros(p) for name, p in node.parameters.items() if len(p.shape) > 1}
+        products = prod(input_shape[:-1]) * (sum(weights.values()) + (layer.n_iter - 1) * weights["lateral_weights"])
+        return products, products
+    return None
+
+
+def _iterations_report(node, own, density, nonzeros, dense):
     return LayerReport(
         layer=type(node.layer).__name__,
         output_shape=node.output_shape,

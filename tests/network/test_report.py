@@ -14,6 +14,7 @@ from sparseshare.network import (
     Flatten,
     MaxPool,
     Network,
+    SequentialSparseCoder,
     cluster,
     hashed,
     parameter_report,
@@ -22,6 +23,7 @@ from sparseshare.network import (
     toeplitz,
 )
 from sparseshare.network.recurrent import LSTM, Recurrent
+from sparseshare.network.unrolled_steps import UnrolledISTA
 
 
 def test_the_textbook_case():
@@ -92,6 +94,21 @@ def test_measured_densities_and_compression():
     assert small.total.nbytes < 0.35 * report.total.nbytes
     few = parameter_report(cluster(network, 16)).layers[4]
     assert few.stored == 16 + 10 and few.nbytes == output.nbytes - 8 * (180 * 10 - 16) + 180 * 10
+
+
+@pytest.mark.parametrize(("weights", "n_first"), [("tied", 1), ("analytic", 1), ("untied", 5), ("coupled", 5)])
+def test_steps_of_ista(weights, n_first, rng):
+    layer = UnrolledISTA(rng.standard_normal((12, 8)), n_steps=5, weights=weights)
+    row = parameter_report(Network([layer], (8,))).total
+    assert row.multiply_adds == row.nonzeros == n_first * 96 + 4 * 144
+    assert row.dense == 5 * 96 + 4 * 144
+
+
+def test_iterations_at_every_time_step(rng):
+    coder = SequentialSparseCoder(rng.standard_normal((12, 8)), n_iter=3).fit(rng.standard_normal((2, 6, 8)))
+    coding, back = parameter_report(coder).layers
+    assert coding.multiply_adds == 96 + 3 * 144 + 144  # of signals, of iterates, of the code before
+    assert back.multiply_adds == 96
 
 
 def test_tables():
