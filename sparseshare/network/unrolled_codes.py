@@ -10,7 +10,7 @@ from sparseshare.threads import run_in_threads, single_threaded_blas
 _TILE = 256  # signals whose codes stay in the second-level cache beside the weights of a step
 
 
-def unrolled_codes(x, steps, positive, n_threads, sparse=False):
+def unrolled_codes(x, steps, positive, n_threads, sparse=False, dictionary=None):
     """Codes z of signals x by steps z <- soft(factor * x W + z S, theta) from z = 0.
 
     Parameters
@@ -18,12 +18,15 @@ def unrolled_codes(x, steps, positive, n_threads, sparse=False):
     x : ndarray of shape (n_samples, n_features)
     steps : list of tuples (W, factor, S, theta)
         W (n_features, n_components), S (n_components, n_components) and theta (n_components,) of one dtype. Where W is
-        the array of the step before, the product with it is, too.
+        the array of the step before, the product with it is, too. An S of None stands for I - D W, and the step is
+        taken from what the codes leave of the signals, z + (x - z D) W, which is less work where D is wide.
     positive : bool
         Codes >= 0.
     n_threads : int
         The codes do not depend on it.
     sparse : bool, default=False
+    dictionary : ndarray of shape (n_components, n_features) or None, default=None
+        D, for steps without an S.
 
     Returns
     -------
@@ -31,7 +34,7 @@ def unrolled_codes(x, steps, positive, n_threads, sparse=False):
     """
     dtype, n_components = steps[0][0].dtype, steps[0][0].shape[1]
     kernels = kernels_for("cpu", "unrolled_steps")
-    steps = _padded(steps)
+    steps, atoms = _padded(steps), None if dictionary is None else _wide(dictionary)
     shape, scratch = (min(_TILE, len(x)), len(steps[0][3])), {}
     if sparse:
         packed = RowsInOrder(len(x), n_components, dtype, 16 * len(x))
@@ -47,7 +50,15 @@ def unrolled_codes(x, steps, positive, n_threads, sparse=False):
         signals, before = np.ascontiguousarray(x[rows], dtype), None
         counts[:] = 0
         for weights, factor, recurrent, thresholds in steps:
-            if weights is not before:
+            if recurrent is None:
+                left = signals
+                if before is not None:
+                    left = np.empty_like(signals)
+                    kernels.residual_rows(signals, atoms, indices, values, counts, left)
+                np.matmul(left, weights, out=inputs)
+                before, recurrent = weights, weights  # there are no codes left to multiply it by
+                kernels.add_codes(inputs, indices, values, counts)
+            elif weights is not before:
                 np.matmul(signals, weights, out=inputs)
                 before = weights
             kernels.unrolled_step(inputs, factor, recurrent, thresholds, positive, indices, values, counts)
@@ -66,17 +77,25 @@ def unrolled_codes(x, steps, positive, n_threads, sparse=False):
 
 def _padded(steps):
     """Steps with arrays of zeros around theirs, as the kernel takes them; what steps share stays one array."""
-    step = kernels_for("cpu", "vectors").PADDING
-    width = -(-len(steps[0][3]) // step) * step
     made = {}
 
-    def wide(array, shape):
+    def wide(array, square=False):
+        if array is None:
+            return None
         if id(array) not in made:
-            made[id(array)] = aligned_zeros(shape, array.dtype)
-            made[id(array)][tuple(slice(length) for length in array.shape)] = array
+            made[id(array)] = _wide(array, square)
         return made[id(array)]
 
     return [
-        (wide(inputs, (len(inputs), width)), factor, wide(recurrent, (width, width)), wide(thresholds, (width,)))
+        (wide(inputs), factor, wide(recurrent, True), wide(thresholds))
         for inputs, factor, recurrent, thresholds in steps
     ]
+
+
+def _wide(array, square=False):
+    """A copy with zeros behind the last column, and if `square` behind the last row, up to whole vectors."""
+    step = kernels_for("cpu", "vectors").PADDING
+    width = -(-array.shape[-1] // step) * step
+    made = aligned_zeros((*((width,) if square else array.shape[:-1]), width), array.dtype)
+    made[tuple(slice(length) for length in array.shape)] = array
+    return made

@@ -163,7 +163,7 @@ class _UnrolledNode(Node):
         theta : ndarray of shape (n_components,)
         """
         inputs, factor, recurrent, thresholds = self._steps(step + 1)[step]
-        return factor * inputs, recurrent, thresholds
+        return factor * inputs, self._beside(inputs) if recurrent is None else recurrent, thresholds
 
     def forward(self, x, training=False, random_state=None):
         """See `Node`."""
@@ -238,7 +238,7 @@ class _UnrolledNode(Node):
         ndarray or csr_array of shape (n_samples, n_components)
         """
         steps = self._steps(self.n_steps if n_steps is None else n_steps)
-        return unrolled_codes(x, steps, self.layer.positive, self.n_threads, sparse)
+        return unrolled_codes(x, steps, self.layer.positive, self.n_threads, sparse, self.dictionary)
 
 
 class _FreeNode(_UnrolledNode):
@@ -321,8 +321,10 @@ class _ResidualNode(_UnrolledNode):
 
     def _steps(self, n_steps):
         thresholds, one = self._thresholds(), self.dictionary.dtype.type(1)
+        wide = self.n_components > self.dictionary.shape[1]
         return [
-            (inputs, one, self._beside(inputs), thresholds[t]) for t, inputs in enumerate(self._prepared()[:n_steps])
+            (inputs, one, None if wide else self._beside(inputs), thresholds[t])
+            for t, inputs in enumerate(self._prepared()[:n_steps])
         ]
 
     def _beside(self, inputs):

@@ -7,7 +7,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .jit import kernel
-from .vectors import _Pass, lowest_bit
+from .vectors import _Pass, lowest_bit, weighted_rows
 
 _VECTORS = 4  # of a block: enough independent sums to hide the latency of a multiply-add
 _I64 = ir.IntType(64)
@@ -86,6 +86,35 @@ def unrolled_step(inputs, factor, weights, thresholds, positive, indices, values
         for a in range(n):
             idx[a], coef[a] = new_idx[a], new_coef[a]
         counts[i] = n
+
+
+@kernel
+def residual_rows(signals, atoms, indices, values, counts, out):
+    """What codes, given by their non-zeros, leave of signals.
+
+    Parameters
+    ----------
+    signals : (T, n) array
+    atoms : (K, n + padding) array: zeros make its columns a multiple of `vectors.PADDING`
+    indices, values, counts : (T, K) int32, (T, K), (T,) int32, the codes
+    out : (T, n) array, out: signals - codes @ atoms
+    """
+    total = np.empty(atoms.shape[1], signals.dtype)
+    for i in range(signals.shape[0]):
+        row, left = signals[i], out[i]
+        weighted_rows(atoms, indices[i], values[i], counts[i], total)
+        for k in range(row.shape[0]):
+            left[k] = row[k] - total[k]
+
+
+@kernel
+def add_codes(inputs, indices, values, counts):
+    """Add codes, given by their non-zeros, to rows (T, K), and forget them: their counts become 0."""
+    for i in range(inputs.shape[0]):
+        row, idx, coef = inputs[i], indices[i], values[i]
+        for a in range(counts[i]):
+            row[idx[a]] += coef[a]
+        counts[i] = 0
 
 
 @kernel
