@@ -86,6 +86,22 @@ def draw_learning(series, file):
     _save(figure, file)
 
 
+def draw_lista(series, file):
+    """Error of codes against steps, a panel a measure."""
+    measures = {"objective": "excess of the objective over the least", "codes": "squared error of the codes"}
+    styles = {"learned": "C0*", "learned, every step": "C0o-", "fista": "C1s-", "ista": "C3v-"}
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for panel, (measure, label) in zip(panels, measures.items(), strict=True):
+        for name, style in styles.items():
+            curve = series[f"{name}: {measure}"]
+            panel.semilogy(curve["x"], curve["y"], style, label=name, markersize=9 if style == "C0*" else 4)
+        panel.set_xlabel("steps")
+        panel.set_ylabel(f"{label}, relative")
+        panel.grid(alpha=0.3)
+    panels[0].legend()
+    _save(figure, file)
+
+
 def draw_memory(series, file):
     """Extra memory against the number of signals."""
     figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
@@ -109,5 +125,6 @@ DRAWINGS = {
     "learning": draw_learning,
     "memory": draw_memory,
     "conv_growth": draw_conv_growth,
+    "lista": draw_lista,
     "conv_learning": draw_conv_learning,
 }

@@ -11,7 +11,17 @@ from work import Work
 import sparseshare
 from sparseshare.convolution import ConvDictionaryLearning, conv_sparse_encode
 from sparseshare.image import SparseImageEncoder, ZCAWhitening, denoise_image
-from sparseshare.network import LSTM, Attention, Conv, DeepSparseClassifier, Dense, Flatten, MaxPool, Recurrent
+from sparseshare.network import (
+    LSTM,
+    Attention,
+    Conv,
+    DeepSparseClassifier,
+    Dense,
+    Flatten,
+    LearnedSparseCoder,
+    MaxPool,
+    Recurrent,
+)
 
 
 def version():
@@ -217,3 +227,13 @@ def classify_sequences(X, y, X_test, y_test, kind, n_epochs, batch_size, threads
 
     trained(slice(0, None, max(1, len(X) // 256)), 1)  # compiles
     return Work(run, warm_up=False)
+
+
+def learned_encode(X, D, weights, thresholds, alpha, n_steps, kind, threads):
+    """Codes by steps whose weights have been learned elsewhere."""
+    coder = LearnedSparseCoder(
+        D, alpha=alpha, n_steps=n_steps, weights=kind, max_iter=0, sparse_output=True, n_jobs=threads
+    ).fit(X[:1])
+    node = coder.network_.nodes[0]
+    node.weights.values[...], node.parameters["threshold"].values[...] = weights, thresholds
+    return Work(lambda: coder.transform(X))

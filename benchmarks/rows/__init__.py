@@ -19,6 +19,7 @@ from .memory import memory
 from .network_multilayer import ml_ista
 from .network_sequences import sequences, sequential_coding
 from .network_speed import net_sparse, net_training
+from .network_unrolled import lista
 from .path import path
 from .pursuit import pursuit
 from .selection import selection
@@ -66,6 +67,7 @@ ROWS = {
     "sequences": sequences,
     "sequential_coding": sequential_coding,
     "ml_ista": ml_ista,
+    "lista": lista,
 }  # fmt: skip
 
 __all__ = ["ROWS"]
