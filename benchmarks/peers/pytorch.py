@@ -99,6 +99,23 @@ def _seconds(work, repeats=3):
     return min(taken)
 
 
+def predict_rows(X, W0, b0, W1, b1, W2, b2, at_once, threads):
+    """Outputs of a dense network with these weights, for some rows at a time."""
+    torch.set_num_threads(threads)
+    layers = []
+    for W, b in ((W0, b0), (W1, b1), (W2, b2)):
+        layer = nn.Linear(*W.shape)
+        layer.weight.data, layer.bias.data = torch.from_numpy(W.T.copy()), torch.from_numpy(b)
+        layers += [layer, nn.ReLU()]
+    model, x = nn.Sequential(*layers[:-1]), torch.from_numpy(X)
+
+    def run():
+        with torch.inference_mode():
+            return torch.cat([model(some) for some in x.split(at_once)])
+
+    return Work(run, lambda outputs: {"outputs": outputs.numpy()}, label="PyTorch dense")
+
+
 def classify_sequences(X, y, X_test, y_test, kind, n_epochs, batch_size, threads):
     """Train a sequence classifier with Adam: each run with the next seed; accuracies of all so far."""
     torch.set_num_threads(threads)

@@ -2,6 +2,7 @@
 
 import time
 
+import compressed
 import numpy as np
 from scipy.sparse import csr_array, vstack
 from sklearn.frozen import FrozenEstimator
@@ -237,3 +238,13 @@ def learned_encode(X, D, weights, thresholds, alpha, n_steps, kind, threads):
     node = coder.network_.nodes[0]
     node.weights.values[...], node.parameters["threshold"].values[...] = weights, thresholds
     return Work(lambda: coder.transform(X))
+
+
+def predict_rows(X, kind, at_once, threads):
+    """Outputs of a network whose weights are all there, hashed or pruned, for some rows at a time."""
+    made = compressed.network(kind, threads)
+
+    def run():
+        return np.concatenate([made.output(X[start : start + at_once]) for start in range(0, len(X), at_once)])
+
+    return Work(run, lambda outputs: {"outputs": outputs})
