@@ -230,16 +230,6 @@ def classify_sequences(X, y, X_test, y_test, kind, n_epochs, batch_size, threads
     return Work(run, warm_up=False)
 
 
-def learned_encode(X, D, weights, thresholds, alpha, n_steps, kind, threads):
-    """Codes by steps whose weights have been learned elsewhere."""
-    coder = LearnedSparseCoder(
-        D, alpha=alpha, n_steps=n_steps, weights=kind, max_iter=0, sparse_output=True, n_jobs=threads
-    ).fit(X[:1])
-    node = coder.network_.nodes[0]
-    node.weights.values[...], node.parameters["threshold"].values[...] = weights, thresholds
-    return Work(lambda: coder.transform(X))
-
-
 def predict_rows(X, kind, at_once, threads):
     """Outputs of a network whose weights are all there, hashed or pruned, for some rows at a time."""
     made = compressed.network(kind, threads)
@@ -248,3 +238,13 @@ def predict_rows(X, kind, at_once, threads):
         return np.concatenate([made.output(X[start : start + at_once]) for start in range(0, len(X), at_once)])
 
     return Work(run, lambda outputs: {"outputs": outputs})
+
+
+def learned_encode(X, D, weights, thresholds, alpha, n_steps, kind, threads):
+    """Codes by steps whose weights have been learned elsewhere."""
+    coder = LearnedSparseCoder(
+        D, alpha=alpha, n_steps=n_steps, weights=kind, max_iter=0, sparse_output=True, n_jobs=threads
+    ).fit(X[:1])
+    node = coder.network_.nodes[0]
+    node.weights.values[...], node.parameters["threshold"].values[...] = weights, thresholds
+    return Work(lambda: coder.transform(X))

@@ -16,9 +16,9 @@ from .lasso import lasso
 from .learning import learning
 from .masked import masked
 from .memory import memory
-from .network_multilayer import ml_ista
 from .network_compressed import compressed_memory, compressed_speed
 from .network_digits import digits_compressed, digits_net, digits_sparse
+from .network_multilayer import ml_ista
 from .network_sequences import sequences, sequential_coding
 from .network_speed import net_sparse, net_training
 from .network_unrolled import lista
@@ -68,14 +68,14 @@ ROWS = {
     "net_sparse": net_sparse,
     "sequences": sequences,
     "sequential_coding": sequential_coding,
-    "ml_ista": ml_ista,
-    "lista": lista,
     "compressed_speed": compressed_speed,
     "compressed_memory": compressed_memory,
     "digits_net": digits_net,
     "digits_sparse": digits_sparse,
     "digits_compressed": partial(digits_compressed, factor=8),
     "digits_compressed_32": partial(digits_compressed, factor=32),
+    "ml_ista": ml_ista,
+    "lista": lista,
 }  # fmt: skip
 
 __all__ = ["ROWS"]
