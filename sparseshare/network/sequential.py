@@ -57,7 +57,9 @@ class SequentialSparseCoder(CallbackSupportMixin, VersionedPickle, TransformerMi
         Train weights, thresholds and the way back to signals so that reconstructions come near the targets of `fit`.
     optimizer : {"adam", "momentum", "sgd"}, default="adam"
         This and what follows is for training only.
-    learning_rate : float, default=0.001
+    learning_rate : float, default=0.0001
+        Small, for every weight is applied `n_iter` times a time step: with hundreds of atoms 0.001 makes the
+        iterations blow up, with ten it is well.
     schedule : {"constant", "step", "cosine", "adaptive"} or callable, default="constant"
         As in `DeepSparseClassifier`.
     batch_size : int, default=32
@@ -135,7 +137,8 @@ class SequentialSparseCoder(CallbackSupportMixin, VersionedPickle, TransformerMi
     >>> def error(coder):
     ...     return np.mean((coder.inverse_transform(coder.transform(X)) - slow @ D) ** 2)
     >>> learned = SequentialSparseCoder(
-    ...     D, alpha=0.1, smoothness=1.0, n_iter=3, learn=True, max_iter=20, n_iter_no_change=None, random_state=0
+    ...     D, alpha=0.1, smoothness=1.0, n_iter=3, learn=True, learning_rate=1e-3, max_iter=20,
+    ...     n_iter_no_change=None, random_state=0,
     ... ).fit(X, slow @ D)
     >>> bool(error(learned) < error(coder) < np.mean((X - slow @ D) ** 2))
     True
@@ -152,7 +155,7 @@ class SequentialSparseCoder(CallbackSupportMixin, VersionedPickle, TransformerMi
         positive=False,
         learn=False,
         optimizer="adam",
-        learning_rate=1e-3,
+        learning_rate=1e-4,
         schedule="constant",
         batch_size=32,
         max_iter=100,
