@@ -83,8 +83,8 @@ class hashed(SharingRule):
         Random signs: two weights of one value then add up as often as they cancel. Non-negative weights have none.
     run : int, default=1
         A hash for so many weights beside each other, whose values lie beside each other, too: 1, as published, or a
-        multiple of 16. With 64 a network predicts faster than with 1, and than a dense one: there are fewer hashes, and
-        values come by whole vectors. Layers with fewer units or values take shorter runs.
+        multiple of 16. With 64 a network predicts faster, single rows above all: there are fewer hashes, and values
+        come by whole vectors. Layers with fewer units or values take shorter runs.
 
     References
     ----------
