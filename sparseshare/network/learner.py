@@ -11,19 +11,18 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
-from sparseshare.devices import resolve_device
 from sparseshare.threads import thread_count
-from sparseshare.validation import check_bool, check_choice, check_number
+from sparseshare.validation import check_choice, check_number
 from sparseshare.version import VersionedPickle
 
 from .inputs import check_samples, default_layers, network_dtype, reader
 from .layers import Dense, Flatten
 from .model import Network
-from .optimizers import OPTIMIZERS, SCHEDULES
+from .planning import check_training, plan_of, warn_unfinished
 from .report import parameter_report
 from .sharing import SharingRule, one_line
 from .thresholds import ACTIVATIONS
-from .training import NetworkReports, Plan, train
+from .training import NetworkReports, train
 
 _AT_ONCE = 1000  # samples that predictions take at a time
 _MEASURED = 2000  # samples that densities are measured on
@@ -139,14 +138,7 @@ class NetworkLearner(
         if not self.warm_start:
             for parameter in self.network_.parameters:
                 parameter.state = {}
-        planned = self.n_iter_no_change is None or self.schedule == "cosine"
-        if history.stopped == "max_iter" and not planned:
-            warnings.warn(
-                f"The loss was still getting better after max_iter={self.max_iter} epochs: raise max_iter or "
-                "learning_rate, or say with n_iter_no_change=None that so many epochs are meant",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+        warn_unfinished(self, history, stacklevel=3)
         return self
 
     def _partial_fit(self, X, y, classes=None):
@@ -199,27 +191,9 @@ class NetworkLearner(
                 f"The 'share' parameter of {of} must be a sharing rule of sparseshare.network or None, got "
                 f"{self.share!r}"
             )
-        check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS), of=of)
-        check_number("learning_rate", self.learning_rate, 0, open_low=True, of=of)
-        momentum = check_number("momentum", self.momentum, 0, 1, of=of)
-        if momentum == 1:
-            raise ValueError(f"The 'momentum' parameter of {of} must be below 1, got 1.0")
-        if not callable(self.schedule):
-            check_choice("schedule", self.schedule, SCHEDULES, of=of)
-        check_number("batch_size", self.batch_size, 1, integer=True, of=of)
-        check_number("max_iter", self.max_iter, 1, integer=True, of=of)
-        for name in ("alpha", "l1", "tol"):
+        for name in ("alpha", "l1"):
             check_number(name, getattr(self, name), 0, of=of)
-        for name in ("shuffle", "early_stopping", "warm_start"):
-            check_bool(name, getattr(self, name), of=of)
-        if not isinstance(self.verbose, bool | np.bool_ | Integral):
-            raise ValueError(f"The 'verbose' parameter of {of} must be True, False or an integer, got {self.verbose!r}")
-        fraction = check_number("validation_fraction", self.validation_fraction, 0, 1, open_low=True, of=of)
-        if fraction == 1:
-            raise ValueError(f"The 'validation_fraction' parameter of {of} must be below 1, got 1.0")
-        check_number("n_iter_no_change", self.n_iter_no_change, 1, integer=True, allow_none=True, of=of)
-        thread_count(self.n_jobs)
-        resolve_device(self.device)
+        check_training(self)
 
     def _build(self, X, shape, random_state, going_on):
         """The network, unless the one there is goes on."""
@@ -265,20 +239,7 @@ class NetworkLearner(
         return layer
 
     def _plan(self):
-        optimizer = OPTIMIZERS[self.optimizer]
-        return Plan(
-            loss=self._loss(),
-            optimizer=optimizer(self.momentum) if self.optimizer == "momentum" else optimizer(),
-            learning_rate=float(self.learning_rate),
-            schedule=self.schedule,
-            batch_size=self.batch_size,
-            max_iter=self.max_iter,
-            l1=float(self.l1),
-            l2=float(self.alpha),
-            tol=float(self.tol),
-            n_iter_no_change=self.n_iter_no_change,
-            shuffle=self.shuffle,
-        )
+        return plan_of(self, self._loss(), l2=self.alpha)
 
     def _scorer(self, read, held, targets):
         batches = [held[start : start + _AT_ONCE] for start in range(0, len(held), _AT_ONCE)]

@@ -3,7 +3,6 @@
 import warnings
 from functools import partial
 from math import inf, isfinite, prod
-from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
@@ -26,6 +25,7 @@ from .multilayer import code, scaled, spread, unrolled
 from .multilayer_layer import MultilayerCoding
 from .multilayer_learning import DictionaryLearner, first_weights
 from .operators import Chain
+from .planning import check_training
 from .training import NetworkReports
 
 _ALGORITHMS = ("ml_fista", "ml_ista", "threshold")
@@ -334,17 +334,11 @@ class DeepSparseEncoder(
     def _check_parameters(self):
         of = type(self).__name__
         check_choice("algorithm", self.algorithm, _ALGORITHMS, of=of)
-        for name, low in (("n_iter", 1), ("batch_size", 1), ("max_iter", 1)):
-            check_number(name, getattr(self, name), low, integer=True, of=of)
-        check_number("n_iter_no_change", self.n_iter_no_change, 1, integer=True, allow_none=True, of=of)
-        check_number("learning_rate", self.learning_rate, 0, open_low=True, of=of)
-        check_number("tol", self.tol, 0, of=of)
+        check_number("n_iter", self.n_iter, 1, integer=True, of=of)
         check_bool("positive", self.positive, of=of)
-        if not isinstance(self.verbose, bool | np.bool_ | Integral):
-            raise ValueError(f"The 'verbose' parameter of {of} must be True, False or an integer, got {self.verbose!r}")
+        check_training(self)
         n_layers = 2 if self.layers is None else len(linear_layers(self.layers, of, sharing=False))
         self._per_layer(n_layers)
-        thread_count(self.n_jobs)
 
     def _per_layer(self, n_layers):
         of = type(self).__name__

@@ -1,27 +1,23 @@
 """Sparse coding of signals that change slowly: a recurrent network of unrolled ISTA."""
 
 import copy
-import warnings
-from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
-from sparseshare.devices import resolve_device
 from sparseshare.threads import thread_count
-from sparseshare.validation import check_bool, check_choice, check_dictionary, check_kind, check_number, compute_dtype
+from sparseshare.validation import check_bool, check_dictionary, check_kind, check_number, compute_dtype
 from sparseshare.version import VersionedPickle
 
 from .layers import Dense
 from .losses import SquaredError
 from .model import Network
-from .optimizers import OPTIMIZERS, SCHEDULES
+from .planning import check_training, plan_of, warn_unfinished
 from .sequential_steps import SequentialCoding
-from .training import NetworkReports, Plan, train
+from .training import NetworkReports, train
 
 _AT_ONCE = 2**22  # code entries that a transform works on at a time, of
 _SEQUENCES = 512  # sequences at most
@@ -300,17 +296,7 @@ class SequentialSparseCoder(CallbackSupportMixin, VersionedPickle, TransformerMi
         return 1 - error / variance
 
     def _train(self, X, y, targets, random_state):
-        optimizer = OPTIMIZERS[self.optimizer]
-        plan = Plan(
-            loss=SquaredError(),
-            optimizer=optimizer(),
-            learning_rate=float(self.learning_rate),
-            schedule=self.schedule,
-            batch_size=self.batch_size,
-            max_iter=self.max_iter,
-            tol=float(self.tol),
-            n_iter_no_change=self.n_iter_no_change,
-        )
+        plan = plan_of(self, SquaredError())
         with NetworkReports(self, X, y) as reports:
             history = train(
                 self.network_,
@@ -325,14 +311,7 @@ class SequentialSparseCoder(CallbackSupportMixin, VersionedPickle, TransformerMi
         self.converged_ = history.stopped in ("converged", "callback")
         for parameter in self.network_.parameters:
             parameter.state = {}
-        planned = self.n_iter_no_change is None or self.schedule == "cosine"
-        if history.stopped == "max_iter" and not planned:
-            warnings.warn(
-                f"The loss was still getting better after max_iter={self.max_iter} epochs: raise max_iter or "
-                "learning_rate, or say with n_iter_no_change=None that so many epochs are meant",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
+        warn_unfinished(self, history, stacklevel=4)
 
     def _fitted_so_far(self):
         network = copy.deepcopy(self.network_)
@@ -346,18 +325,7 @@ class SequentialSparseCoder(CallbackSupportMixin, VersionedPickle, TransformerMi
         check_number("n_iter", self.n_iter, 1, integer=True, of=of)
         check_bool("positive", self.positive, of=of)
         check_bool("learn", self.learn, of=of)
-        check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS), of=of)
-        check_number("learning_rate", self.learning_rate, 0, open_low=True, of=of)
-        if not callable(self.schedule):
-            check_choice("schedule", self.schedule, SCHEDULES, of=of)
-        check_number("batch_size", self.batch_size, 1, integer=True, of=of)
-        check_number("max_iter", self.max_iter, 1, integer=True, of=of)
-        check_number("n_iter_no_change", self.n_iter_no_change, 1, integer=True, allow_none=True, of=of)
-        check_number("tol", self.tol, 0, of=of)
-        if not isinstance(self.verbose, bool | np.bool_ | Integral):
-            raise ValueError(f"The 'verbose' parameter of {of} must be True, False or an integer, got {self.verbose!r}")
-        thread_count(self.n_jobs)
-        resolve_device(self.device)
+        check_training(self)
 
     def _check_sequences(self, X, reset):
         X = check_array(X, dtype="numeric", ensure_2d=False, allow_nd=True, estimator=self, input_name="X")

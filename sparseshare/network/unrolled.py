@@ -1,7 +1,6 @@
 """LearnedSparseCoder: a network of a few steps that learns to give the codes of the lasso."""
 
 import copy
-from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -11,14 +10,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
-from sparseshare.devices import resolve_device
 from sparseshare.threads import thread_count
 from sparseshare.validation import check_bool, check_choice, check_dictionary, check_number, compute_dtype
 from sparseshare.version import VersionedPickle
 
 from .model import Network
-from .optimizers import OPTIMIZERS, SCHEDULES
-from .training import NetworkReports, Plan, train
+from .planning import check_training, plan_of
+from .training import NetworkReports, train
 from .unrolled_losses import CodeError, LassoObjective, StepLoss, mean_square, objective
 from .unrolled_steps import WEIGHTS, UnrolledISTA
 
@@ -245,7 +243,7 @@ class LearnedSparseCoder(
                 self.network_,
                 lambda chosen: X[rows[chosen]],
                 targets[rows],
-                self._plan(StepLoss(loss, self.discount) if self.discount > 0 else loss),
+                plan_of(self, StepLoss(loss, self.discount) if self.discount > 0 else loss, adam={"decay2": _DECAY}),
                 random_state,
                 score=score,
                 reports=reports,
@@ -364,20 +362,6 @@ class LearnedSparseCoder(
             owner=type(self).__name__,
         )
 
-    def _plan(self, loss):
-        options = {"momentum": {"momentum": self.momentum}, "adam": {"decay2": _DECAY}}.get(self.optimizer, {})
-        return Plan(
-            loss=loss,
-            optimizer=OPTIMIZERS[self.optimizer](**options),
-            learning_rate=float(self.learning_rate),
-            schedule=self.schedule,
-            batch_size=self.batch_size,
-            max_iter=self.max_iter,
-            tol=float(self.tol),
-            n_iter_no_change=self.n_iter_no_change,
-            shuffle=self.shuffle,
-        )
-
     def _split(self, n_samples, random_state):
         """Rows to train on, and those held out."""
         n_held = int(np.ceil(self.validation_fraction * n_samples))
@@ -412,26 +396,10 @@ class LearnedSparseCoder(
         check_number("n_steps", self.n_steps, 1, integer=True, of=of)
         check_choice("weights", self.weights, WEIGHTS, of=of)
         check_choice("loss", self.loss, LOSSES, of=of)
-        check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS), of=of)
-        check_number("learning_rate", self.learning_rate, 0, open_low=True, of=of)
-        if not callable(self.schedule):
-            check_choice("schedule", self.schedule, SCHEDULES, of=of)
-        check_number("batch_size", self.batch_size, 1, integer=True, of=of)
-        check_number("max_iter", self.max_iter, 0, integer=True, of=of)
-        check_number("n_iter_no_change", self.n_iter_no_change, 1, integer=True, allow_none=True, of=of)
-        check_number("tol", self.tol, 0, of=of)
         check_number("discount", self.discount, 0, 1, of=of)
-        for name in ("positive", "shuffle", "early_stopping", "sparse_output"):
+        for name in ("positive", "sparse_output"):
             check_bool(name, getattr(self, name), of=of)
-        momentum = check_number("momentum", self.momentum, 0, 1, of=of)
-        fraction = check_number("validation_fraction", self.validation_fraction, 0, 1, open_low=True, of=of)
-        for name, value in (("momentum", momentum), ("validation_fraction", fraction)):
-            if value == 1:
-                raise ValueError(f"The {name!r} parameter of {of} must be below 1, got 1.0")
-        if not isinstance(self.verbose, bool | np.bool_ | Integral):
-            raise ValueError(f"The 'verbose' parameter of {of} must be True, False or an integer, got {self.verbose!r}")
-        thread_count(self.n_jobs)
-        resolve_device(self.device)
+        check_training(self, min_iter=0)
 
     @property
     def _n_features_out(self):

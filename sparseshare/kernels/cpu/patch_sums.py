@@ -9,14 +9,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .register_sums import _FUSED, _I64, ROWS, _Sums
+from .register_sums import FUSED, I64, ROWS, RegisterCode
 
 GRADIENT_PARTS = 6  # vectors of a patch whose gradients are summed at a time: a line of 3 pixels of 32 channels
 TAPS = 9  # entries of a patch that `tap_gradients` works on at a time: those of a small patch of one channel
 _I8 = ir.IntType(8)
 
 
-class _Masks(_Sums):
+class _Masks(RegisterCode):
     """Instructions on vectors of truth values too."""
 
     def call(self, name, kind, *operands):
@@ -31,7 +31,7 @@ class _Masks(_Sums):
     def count(self, mask):
         word = ir.IntType(self.lanes)
         ones = self.call(f"llvm.ctpop.i{self.lanes}", word, self.builder.bitcast(mask, word))
-        return self.builder.zext(ones, _I64)
+        return self.builder.zext(ones, I64)
 
     def pack(self, vector, mask, data, offset):
         """Store the entries of a vector that a mask points out, one after the other."""
@@ -51,7 +51,7 @@ def _patch_rows(parts):
     def patch_rows(typingctx, image, base, starts, first, n_lines, step, run, weights, column, bias, out):
         def codegen(context, builder, signature, arguments):
             kinds = signature.args
-            work = _Sums(context, builder, kinds[0].dtype)
+            work = RegisterCode(context, builder, kinds[0].dtype)
             x, where, w, b, z = (work.data(kinds[i], arguments[i]) for i in (0, 2, 7, 9, 10))
             base, first, n_lines, step, run, column = (arguments[i] for i in (1, 3, 4, 5, 6, 8))
             width = _width(context, builder, kinds[7], arguments[7])
@@ -96,7 +96,7 @@ def _listed_rows(parts):
     def listed_rows(typingctx, places, values, low, high, shift, weights, column, out, row):
         def codegen(context, builder, signature, arguments):
             kinds = signature.args
-            work = _Sums(context, builder, kinds[1].dtype)
+            work = RegisterCode(context, builder, kinds[1].dtype)
             where, factors, w, z = (work.data(kinds[i], arguments[i]) for i in (0, 1, 5, 7))
             low, high, shift, column, row = (arguments[i] for i in (2, 3, 4, 6, 8))
             width = _width(context, builder, kinds[5], arguments[5])
@@ -115,7 +115,7 @@ def _listed_rows(parts):
                     if totals is others:
                         value = builder.select(inside, value, nothing)
                     factor = work.splat(value)
-                    line = builder.add(builder.sext(builder.load(builder.gep(where, [entry])), _I64), shift)
+                    line = builder.add(builder.sext(builder.load(builder.gep(where, [entry])), I64), shift)
                     start = builder.mul(line, width)
                     for part in range(parts):
                         work.add(totals[part], factor, work.load(w, builder.add(start, offsets[part])))
@@ -246,7 +246,7 @@ def _scattered_gradients(parts, by_image):
     def scattered_gradients(typingctx, image, shift, places, slopes, n, weights, at, image_gradient, weight_gradient):
         def codegen(context, builder, signature, arguments):
             kinds = signature.args
-            work = _Sums(context, builder, kinds[0].dtype)
+            work = RegisterCode(context, builder, kinds[0].dtype)
             x, where, factors, w, dx, dw = (work.data(kinds[i], arguments[i]) for i in (0, 2, 3, 5, 7, 8))
             shift, n, at = (arguments[i] for i in (1, 4, 6))
             steps = [work.number(part * work.lanes) for part in range(parts)]
@@ -262,8 +262,8 @@ def _scattered_gradients(parts, by_image):
                     place = builder.add(start, steps[part])
                     work.add(sums[part], slope, work.load(x, place))
                     if by_image:
-                        product = builder.fmul(slope, row[part], flags=_FUSED)
-                        work.store(builder.fadd(work.load(dx, place), product, flags=_FUSED), dx, place)
+                        product = builder.fmul(slope, row[part], flags=FUSED)
+                        work.store(builder.fadd(work.load(dx, place), product, flags=FUSED), dx, place)
             for total, offset in zip(sums, offsets, strict=True):
                 work.store(builder.load(total), dw, offset)
             return context.get_dummy_value()
@@ -299,7 +299,7 @@ def tap_gradients(typingctx, image, origins, n, steps, n_steps, taps, slopes, pl
 
     def codegen(context, builder, signature, arguments):
         kinds = signature.args
-        work = _Sums(context, builder, kinds[0].dtype)
+        work = RegisterCode(context, builder, kinds[0].dtype)
         x, first, step, tap, factors, places, out = (work.data(kinds[i], arguments[i]) for i in (0, 1, 3, 5, 6, 7, 10))
         n, n_steps, at, column, row = (arguments[i] for i in (2, 4, 8, 9, 11))
         width = _width(context, builder, kinds[10], arguments[10])

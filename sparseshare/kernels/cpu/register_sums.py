@@ -1,8 +1,6 @@
 """Sums of products that stay in vector registers, where a compiler would keep them in memory.
 
-`gathered_rows` adds up some rows of a matrix, each with its weight; `panel_rows` multiplies some rows by a narrow
-panel.
-All arrays are C-contiguous and of one float type.
+`gathered_rows` adds up some rows of a matrix, each with its weight. All arrays are C-contiguous and of one float type.
 """
 
 from llvmlite import binding, ir
@@ -12,16 +10,15 @@ from numba.extending import intrinsic
 
 LANES = 16  # float32 of a vector; of float64 there are half as many
 PARTS = 8  # vectors that `gathered_rows` sums at a time
-PANEL = 2  # vectors across a panel
-# Rows of `panel_rows`: as many as there are registers for. Without AVX-512 a vector here takes two.
+# Rows that are summed at a time: as many as there are registers for. Without AVX-512 a vector here takes two.
 ROWS = 8 if binding.get_host_cpu_features().get("avx512f") else 3
 
-_I64 = ir.IntType(64)
-_FUSED = ("contract",)
+I64 = ir.IntType(64)
+FUSED = ("contract",)
 
 
-class _Sums:
-    """Instructions for one float type."""
+class RegisterCode:
+    """Writes instructions for vectors of one float type."""
 
     def __init__(self, context, builder, float_type):
         self.context, self.builder = context, builder
@@ -53,11 +50,11 @@ class _Sums:
         return self.builder.shuffle_vector(first, none, zeros)
 
     def add(self, sums, a, b):
-        product = self.builder.fmul(a, b, flags=_FUSED)
-        self.builder.store(self.builder.fadd(self.builder.load(sums), product, flags=_FUSED), sums)
+        product = self.builder.fmul(a, b, flags=FUSED)
+        self.builder.store(self.builder.fadd(self.builder.load(sums), product, flags=FUSED), sums)
 
     def number(self, n):
-        return ir.Constant(_I64, n)
+        return ir.Constant(I64, n)
 
 
 def _gathered_rows(parts):
@@ -67,11 +64,11 @@ def _gathered_rows(parts):
     def gathered_rows(typingctx, matrix, places, n, weights, first, out):
         def codegen(context, builder, signature, arguments):
             kinds = signature.args
-            work = _Sums(context, builder, kinds[0].dtype)
+            work = RegisterCode(context, builder, kinds[0].dtype)
             rows, where, values, result = (work.data(kinds[i], arguments[i]) for i in (0, 1, 3, 5))
             sums = work.zeros(parts)
             with cgutils.for_range(builder, arguments[2]) as loop:
-                row = builder.sext(builder.load(builder.gep(where, [loop.index])), _I64)
+                row = builder.sext(builder.load(builder.gep(where, [loop.index])), I64)
                 start = builder.mul(row, work.number(parts * work.lanes))
                 weight = work.splat(builder.load(builder.gep(values, [builder.add(arguments[4], loop.index)])))
                 for part in range(parts):
@@ -100,47 +97,3 @@ def lowest_bit(typingctx, word):
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), codegen
-
-
-@intrinsic
-def panel_rows(typingctx, rows, first, left, n, panel, out, top, column):
-    """out[top : top + ROWS, column : column + width] += rows[first : first + ROWS, left : left + n] @ panel[:n].
-
-    Parameters
-    ----------
-    rows : (N, K) array, N >= first + ROWS
-    first, left, n, top, column : int64
-    panel : (at least n, PANEL vectors) array; width is that of its rows
-    out : 2-D array with room for the result, in and out
-    """
-
-    def codegen(context, builder, signature, arguments):
-        kinds = signature.args
-        work = _Sums(context, builder, kinds[0].dtype)
-        x, tile, result = (work.data(kinds[i], arguments[i]) for i in (0, 4, 5))
-        n_in, n_out = (
-            builder.extract_value(context.make_array(kinds[i])(context, builder, arguments[i]).shape, 1) for i in (0, 5)
-        )
-        sums = work.zeros(ROWS * PANEL)
-        lines, places = [], []
-        for row in range(ROWS):
-            start = builder.mul(builder.add(arguments[1], work.number(row)), n_in)
-            lines.append(builder.gep(x, [builder.add(start, arguments[2])]))
-            start = builder.mul(builder.add(arguments[6], work.number(row)), n_out)
-            places.append(builder.add(start, arguments[7]))
-        with cgutils.for_range(builder, arguments[3]) as loop:
-            start = builder.mul(loop.index, work.number(PANEL * work.lanes))
-            columns = [work.load(tile, builder.add(start, work.number(part * work.lanes))) for part in range(PANEL)]
-            for row in range(ROWS):
-                entry = work.splat(builder.load(builder.gep(lines[row], [loop.index])))
-                for part in range(PANEL):
-                    work.add(sums[row * PANEL + part], entry, columns[part])
-        for row in range(ROWS):
-            for part in range(PANEL):
-                offset = builder.add(places[row], work.number(part * work.lanes))
-                total = builder.fadd(builder.load(sums[row * PANEL + part]), work.load(result, offset))
-                work.store(total, result, offset)
-        return context.get_dummy_value()
-
-    numbers = [types.int64] * 3
-    return types.void(rows, *numbers, panel, out, types.int64, types.int64), codegen

@@ -9,15 +9,16 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .register_sums import PANEL, ROWS, _Sums
+from .register_sums import I64, ROWS, RegisterCode
 
+PANEL = 2  # vectors across a panel
 PIECE = 16  # weights that go through registers together
 PIECES = 4  # of them that `run_sums` adds up at a time: sums that do not wait for each other
 # Whether `kept_sum` is worth it: without AVX-512 every bit takes a branch.
 EXPANDS = bool(binding.get_host_cpu_features().get("avx512f"))
 _CHAINS = 4  # sums of `kept_sum`
 
-_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+_I1, _I32 = ir.IntType(1), ir.IntType(32)
 
 
 def _call(builder, name, result, operands, **options):
@@ -43,7 +44,7 @@ def tile_rows(typingctx, rows, first, left, n, panel, out, top, column, begin):
 
     def codegen(context, builder, signature, arguments):
         kinds = signature.args
-        work = _Sums(context, builder, kinds[0].dtype)
+        work = RegisterCode(context, builder, kinds[0].dtype)
         x, tile, result = (work.data(kinds[i], arguments[i]) for i in (0, 4, 5))
         n_in, n_out = (
             builder.extract_value(context.make_array(kinds[i])(context, builder, arguments[i]).shape, 1) for i in (0, 5)
@@ -96,7 +97,7 @@ def run_sums(typingctx, values, starts, factors, n, sums):
 
     def codegen(context, builder, signature, arguments):
         kinds = signature.args
-        work = _Sums(context, builder, kinds[0].dtype)
+        work = RegisterCode(context, builder, kinds[0].dtype)
         table, where, weights, result = (work.data(kinds[i], arguments[i]) for i in (0, 1, 2, 4))
         width = builder.extract_value(context.make_array(kinds[1])(context, builder, arguments[1]).shape, 1)
         parts = PIECE // work.lanes
@@ -104,7 +105,7 @@ def run_sums(typingctx, values, starts, factors, n, sums):
         with cgutils.for_range(builder, arguments[3]) as loop:
             for run in range(PIECES):
                 place = builder.add(builder.mul(width, work.number(run)), loop.index)
-                start = builder.zext(builder.load(builder.gep(where, [place])), _I64)
+                start = builder.zext(builder.load(builder.gep(where, [place])), I64)
                 factor = work.splat(builder.load(builder.gep(weights, [place])))
                 for part in range(parts):
                     offset = builder.add(start, work.number(part * work.lanes))
@@ -132,11 +133,11 @@ def put_runs(typingctx, values, starts, factors, n, panel, column):
 
     def codegen(context, builder, signature, arguments):
         kinds = signature.args
-        work = _Sums(context, builder, kinds[0].dtype)
+        work = RegisterCode(context, builder, kinds[0].dtype)
         table, where, weights, result = (work.data(kinds[i], arguments[i]) for i in (0, 1, 2, 4))
         width = builder.extract_value(context.make_array(kinds[4])(context, builder, arguments[4]).shape, 1)
         with cgutils.for_range(builder, arguments[3]) as loop:
-            start = builder.zext(builder.load(builder.gep(where, [loop.index])), _I64)
+            start = builder.zext(builder.load(builder.gep(where, [loop.index])), I64)
             factor = work.splat(builder.load(builder.gep(weights, [loop.index])))
             place = builder.add(builder.mul(loop.index, width), arguments[5])
             for part in range(PIECE // work.lanes):
@@ -171,7 +172,7 @@ def kept_sum(typingctx, x, bits, column, values, first, out, place):
 
     def codegen(context, builder, signature, arguments):
         kinds = signature.args
-        work = _Sums(context, builder, kinds[0].dtype)
+        work = RegisterCode(context, builder, kinds[0].dtype)
         row, table, result = (work.data(kinds[i], arguments[i]) for i in (0, 3, 5))
         masks = context.make_array(kinds[1])(context, builder, arguments[1])
         n_words = builder.extract_value(masks.shape, 1)
@@ -194,7 +195,7 @@ def kept_sum(typingctx, x, bits, column, values, first, out, place):
                 work.add(sums[group % _CHAINS], unpacked, work.load(row, offset))
                 below = (1 << (lanes * (group + 1))) - 1  # counted from the start of the word: no chain of additions
                 low = builder.and_(word, work.number(below - (1 << 64) if below >= 1 << 63 else below))
-                counted = _call(builder, "ctpop.i64", _I64, [low])
+                counted = _call(builder, "ctpop.i64", I64, [low])
                 here = builder.add(builder.load(done), counted)
             builder.store(here, done)
         total = builder.load(sums[0])
