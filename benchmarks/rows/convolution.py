@@ -14,7 +14,7 @@ from row import Line, Row
 
 # rho as a factor of alpha: 70 is about SPORCO's own for alpha = 0.05
 RHOS = (70, 35, 140, 20, 10)
-LADDER = tuple(float(f"{first}e-{power}") for power in range(1, 10) for first in (3, 1))
+LADDER = tuple(float(f"{first}e-{power}") for power in range(1, 10) for first in (5, 3, 2, 1))
 EXACT = 1e-9  # relative gap of the codes that stand for the optimum
 
 
