@@ -326,11 +326,11 @@ class Coder:
         gram[np.diag_indices(_MEMORY)] += 1e-12 * np.trace(gram)
         weights = np.linalg.solve(gram, np.ones(_MEMORY))
         weights /= weights.sum()
-        new = weights @ values[1:]
-        flipped = new * values[-1] <= 0
+        new, residual = weights @ values[1:], weights @ residuals[1:]
+        flipped = np.flatnonzero(new * values[-1] <= 0)
+        self._add_atoms(self.lists.index[place[flipped]], new[flipped], residual)
         new[flipped] = 0
         self.lists.value[place] = new
-        residual = self.residual().reshape(-1) if flipped.any() else weights @ residuals[1:]
         bar = self.lists.bar[place].astype(np.float64)
         before, after = (
             0.5 * float(np.vdot(r, r)) + float(bar @ np.abs(z))
@@ -358,17 +358,21 @@ class Coder:
         """x - D z, in float64."""
         place = self.lists.places()
         out = self.signal.astype(np.float64)
+        self._add_atoms(self.lists.index[place], -self.lists.value[place].astype(np.float64), out)
+        return out
+
+    def _add_atoms(self, entries, values, signal):
+        """Add what entries of the codes with these values stand for to a signal."""
         self.sweeps.add_atoms(
-            self.lists.index[place],
-            -self.lists.value[place].astype(np.float64),
+            entries,
+            values,
             self.dictionary.atoms.astype(np.float64).reshape(-1),
             self.n_atoms,
             self.segments.shape,
             self.signal_shape,
             self.segments.support,
-            out.reshape(-1),
+            signal.reshape(-1),
         )
-        return out
 
     def refresh(self):
         """Correlations anew from the residual, free of what rounding has piled up."""
