@@ -52,6 +52,13 @@ class LearnedSparseCoder(
         step, W being that length times weights that minimise the coherence with the dictionary.
     positive : bool, default=False
         Codes >= 0.
+    accelerate : bool, default=False
+        Take every step from z + beta (z - the codes a step earlier), with a beta for every step that is learned too. It
+        begins as FISTA then.
+    n_sweeps : int, default=0
+        After the steps `transform` goes at most so often over the atoms that they leave, by coordinate descent on F; it
+        stops where a pass changes no correlation by more than alpha / 1000. That never raises F and costs little, for
+        the atoms are few. Training knows nothing of it.
     loss : {"objective", "codes"}, default="objective"
         What training minimises: F itself, or the squared distance to the exact codes, which are computed once.
     discount : float, default=0.0
@@ -137,7 +144,8 @@ class LearnedSparseCoder(
     K. Gregor, Y. LeCun, "Learning fast approximations of sparse coding", ICML 2010, section 3.2. X. Chen, J. Liu,
     Z. Wang, W. Yin, "Theoretical linear convergence of unfolded ISTA and its practical weights and thresholds", NeurIPS
     2018, equation 15 ("coupled"). J. Liu, X. Chen, Z. Wang, W. Yin, "ALISTA: analytic weights are as good as learned
-    weights in LISTA", ICLR 2019 ("analytic").
+    weights in LISTA", ICLR 2019 ("analytic"). X. Chen, J. Liu, Z. Wang, W. Yin, "Hyperparameter tuning is all you need
+    for LISTA", NeurIPS 2021 (momentum in the steps).
 
     Examples
     --------
@@ -164,6 +172,8 @@ class LearnedSparseCoder(
         n_steps=8,
         weights="coupled",
         positive=False,
+        accelerate=False,
+        n_sweeps=0,
         loss="objective",
         discount=0.0,
         optimizer="adam",
@@ -188,6 +198,8 @@ class LearnedSparseCoder(
         self.n_steps = n_steps
         self.weights = weights
         self.positive = positive
+        self.accelerate = accelerate
+        self.n_sweeps = n_sweeps
         self.loss = loss
         self.discount = discount
         self.optimizer = optimizer
@@ -297,7 +309,7 @@ class LearnedSparseCoder(
         """How far codes are from exact ones after 1, 2, ..., `n_steps` steps, beside ISTA and FISTA.
 
         With ``discount=0`` all steps but the last have been trained for what comes after them, not for the best codes
-        at once.
+        at once. The `n_sweeps` follow on the last step that is taken, whichever it is.
 
         Parameters
         ----------
@@ -343,13 +355,14 @@ class LearnedSparseCoder(
             weights=self.weights,
             positive=self.positive,
             every_step=self.discount > 0,
+            accelerate=self.accelerate,
         )
         return Network([layer], shape, dtype, random_state, n_threads=thread_count(self.n_jobs))
 
     def _codes(self, X, n_steps=None, sparse=False):
         network = self.network_
         network.set_threads(thread_count(self.n_jobs))
-        return network.nodes[0].codes(X.astype(network.dtype, copy=False), n_steps, sparse)
+        return network.nodes[0].codes(X.astype(network.dtype, copy=False), n_steps, sparse, self.n_sweeps)
 
     def _problem(self, dtype, tol, algorithm="lasso_lars", max_iter=1000):
         return Problem(
@@ -395,9 +408,10 @@ class LearnedSparseCoder(
         check_number("alpha", self.alpha, 0, of=of)
         check_number("n_steps", self.n_steps, 1, integer=True, of=of)
         check_choice("weights", self.weights, WEIGHTS, of=of)
+        check_number("n_sweeps", self.n_sweeps, 0, integer=True, of=of)
         check_choice("loss", self.loss, LOSSES, of=of)
         check_number("discount", self.discount, 0, 1, of=of)
-        for name in ("positive", "sparse_output"):
+        for name in ("positive", "accelerate", "sparse_output"):
             check_bool(name, getattr(self, name), of=of)
         check_training(self, min_iter=0)
 

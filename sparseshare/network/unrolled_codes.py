@@ -7,10 +7,15 @@ from sparseshare.coding.tiles import RowsInOrder
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, single_threaded_blas
 
+from .blocks import product
+
 _TILE = 256  # signals whose codes stay in the second-level cache beside the weights of a step
+_QUIET = 1e-3  # of alpha: a sweep that changes no correlation by more is the last
 
 
-def unrolled_codes(x, steps, positive, n_threads, sparse=False, dictionary=None):
+def unrolled_codes(
+    x, steps, positive, n_threads, sparse=False, dictionary=None, momenta=None, *, alpha=0.0, n_sweeps=0
+):
     """Codes z of signals x by steps z <- soft(factor * x W + z S, theta) from z = 0.
 
     Parameters
@@ -26,7 +31,13 @@ def unrolled_codes(x, steps, positive, n_threads, sparse=False, dictionary=None)
         The codes do not depend on it.
     sparse : bool, default=False
     dictionary : ndarray of shape (n_components, n_features) or None, default=None
-        D, for steps without an S.
+        D, for steps without an S and for sweeps.
+    momenta : ndarray of shape (n_steps,) or None, default=None
+        Step t starts from z + momenta[t] (z - the codes before z): the non-zeros of two codes, in place of one.
+    alpha : float, default=0.0
+        For sweeps.
+    n_sweeps : int, default=0
+        After the steps coordinate descent on 0.5 |x - z D|^2 + alpha |z|_1 goes at most so often over the atoms in use.
 
     Returns
     -------
@@ -36,6 +47,7 @@ def unrolled_codes(x, steps, positive, n_threads, sparse=False, dictionary=None)
     kernels = kernels_for("cpu", "unrolled_steps")
     steps, atoms = _padded(steps), None if dictionary is None else _wide(dictionary)
     shape, scratch = (min(_TILE, len(x)), len(steps[0][3])), {}
+    gram = product(dictionary, dictionary.T, n_threads) if n_sweeps else None
     if sparse:
         packed = RowsInOrder(len(x), n_components, dtype, 16 * len(x))
     else:
@@ -44,12 +56,13 @@ def unrolled_codes(x, steps, positive, n_threads, sparse=False, dictionary=None)
     def work(number, worker):
         rows = slice(number * _TILE, min((number + 1) * _TILE, len(x)))
         if worker not in scratch:
-            kinds = (dtype, np.int32, dtype)
-            scratch[worker] = [*(aligned_zeros(shape, kind) for kind in kinds), np.empty(shape[0], np.int32)]
-        inputs, indices, values, counts = (array[: rows.stop - rows.start] for array in scratch[worker])
+            scratch[worker] = _scratch(shape, dtype, momenta is not None)
+        inputs, indices, values, counts, *old = (array[: rows.stop - rows.start] for array in scratch[worker])
         signals, before = np.ascontiguousarray(x[rows], dtype), None
-        counts[:] = 0
-        for weights, factor, recurrent, thresholds in steps:
+        counts[:], old[-1][:] = 0, 0
+        for t, (weights, factor, recurrent, thresholds) in enumerate(steps):
+            if momenta is not None and t:
+                kernels.extrapolate_rows(indices, values, counts, *old, momenta[t])
             if recurrent is None:
                 left = signals
                 if before is not None:
@@ -62,6 +75,9 @@ def unrolled_codes(x, steps, positive, n_threads, sparse=False, dictionary=None)
                 np.matmul(signals, weights, out=inputs)
                 before = weights
             kernels.unrolled_step(inputs, factor, recurrent, thresholds, positive, indices, values, counts)
+        if n_sweeps:
+            penalty, quiet = dtype.type(alpha), dtype.type(_QUIET * alpha)
+            kernels.descend_rows(signals, atoms, gram, penalty, quiet, n_sweeps, positive, indices, values, counts)
         if not sparse:
             kernels.spread_rows(indices, values, counts, out[rows])
             return
@@ -73,6 +89,15 @@ def unrolled_codes(x, steps, positive, n_threads, sparse=False, dictionary=None)
     with single_threaded_blas:
         run_in_threads(work, -(-len(x) // _TILE), n_threads)
     return packed.csr() if sparse else out
+
+
+def _scratch(shape, dtype, accelerated):
+    """Inputs of a tile; indices, values and counts of what a step starts from, and of the codes a step earlier."""
+    made = [aligned_zeros(shape, dtype)]
+    for n_codes in (1 + accelerated, accelerated):
+        wide = shape[0], n_codes * shape[1]
+        made += [aligned_zeros(wide, np.int32), aligned_zeros(wide, dtype), np.zeros(shape[0], np.int32)]
+    return made
 
 
 def _padded(steps):

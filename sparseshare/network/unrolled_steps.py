@@ -1,5 +1,7 @@
 """`UnrolledISTA`: the steps of iterative soft thresholding as a layer whose weights can be learned."""
 
+from math import sqrt
+
 import numpy as np
 
 from sparseshare.kernels.dispatch import kernels_for
@@ -36,6 +38,9 @@ class UnrolledISTA(Layer):
         Codes >= 0.
     every_step : bool, default=False
         In training the output is the codes after every step, (n_steps, n_components).
+    accelerate : bool, default=False
+        Take every step from y = z + beta (z - the codes before z) in place of z. The beta of a step is a weight like
+        the others; at first they are those of FISTA.
 
     Examples
     --------
@@ -47,13 +52,16 @@ class UnrolledISTA(Layer):
     array([[2. , 0. , 0.5]])
     """
 
-    def __init__(self, dictionary, alpha=1.0, *, n_steps=8, weights="tied", positive=False, every_step=False):
+    def __init__(
+        self, dictionary, alpha=1.0, *, n_steps=8, weights="tied", positive=False, every_step=False, accelerate=False
+    ):
         self.dictionary = dictionary
         self.alpha = alpha
         self.n_steps = n_steps
         self.weights = weights
         self.positive = positive
         self.every_step = every_step
+        self.accelerate = accelerate
 
     def connect(self, input_shape, builder):
         """See `Layer`."""
@@ -63,6 +71,7 @@ class UnrolledISTA(Layer):
         check_choice("weights", self.weights, WEIGHTS, of="UnrolledISTA")
         check_bool("positive", self.positive, of="UnrolledISTA")
         check_bool("every_step", self.every_step, of="UnrolledISTA")
+        check_bool("accelerate", self.accelerate, of="UnrolledISTA")
         if tuple(input_shape) != (dictionary.shape[1],):
             raise ValueError(f"its dictionary has atoms of {dictionary.shape[1]} features")
         return _NODES[self.weights](self, dictionary, builder)
@@ -102,6 +111,36 @@ def analytic_weights(dictionary):
     return _analytic(dictionary.astype(np.float64))[0].astype(dictionary.dtype)
 
 
+def fista_momenta(n_steps):
+    """Momentum of every step of FISTA, (t_k - 1) / t_{k+1} with t_1 = 1 and t_{k+1} = (1 + sqrt(1 + 4 t_k^2)) / 2.
+
+    Parameters
+    ----------
+    n_steps : int
+
+    Returns
+    -------
+    ndarray of shape (n_steps,)
+        The first step has none, for it starts from zeros; nor has the second.
+
+    References
+    ----------
+    A. Beck, M. Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear inverse problems", SIAM J.
+    Imaging Sciences 2(1), 2009, equations 4.2 and 4.3.
+
+    Examples
+    --------
+    >>> from sparseshare.network.unrolled_steps import fista_momenta
+    >>> fista_momenta(4).round(3)
+    array([0.   , 0.   , 0.282, 0.434])
+    """
+    momenta, t = np.zeros(n_steps), 1.0
+    for k in range(1, n_steps):
+        t_old, t = t, (1 + sqrt(1 + 4 * t * t)) / 2
+        momenta[k] = (t_old - 1) / t
+    return momenta
+
+
 def _analytic(atoms):
     """Analytic weights, and the largest eigenvalue of D W."""
     left, sizes, right = np.linalg.svd(atoms, full_matrices=False)
@@ -137,6 +176,8 @@ class _UnrolledNode(Node):
         self.first_thresholds = np.asarray(first, builder.dtype)
         ones = np.ones((self.n_sets, self.n_components), builder.dtype)
         self.parameters["threshold"] = Parameter(ones, nonnegative=True)
+        if layer.accelerate and self.n_steps > 1:
+            self.parameters["momenta"] = Parameter(fista_momenta(self.n_steps)[1:].astype(builder.dtype))
 
     def _parameter(self, name, first, n_sets):
         """So many copies of an array, to be trained."""
@@ -148,6 +189,19 @@ class _UnrolledNode(Node):
         """Of every step, (n_steps, n_components); rows of one array where they are tied."""
         values = self.parameters["threshold"].values * self.first_thresholds
         return np.broadcast_to(values, (self.n_steps, self.n_components))
+
+    def momenta(self):
+        """Momentum of every step.
+
+        Returns
+        -------
+        ndarray of shape (n_steps,) or None
+            None without acceleration. The first is 0, for there are no codes before it.
+        """
+        if not self.layer.accelerate:
+            return None
+        values = self.parameters["momenta"].values if self.n_steps > 1 else self.first_thresholds[:0]
+        return np.concatenate([np.zeros_like(values, shape=1), values])
 
     def step_weights(self, step):
         """W, S and theta of a step, numbered from 0.
@@ -174,10 +228,11 @@ class _UnrolledNode(Node):
         return states[1:].transpose(1, 0, 2) if self.layer.every_step else states[-1], (x, passed)
 
     def _pass(self, x):
-        """Weights, codes before and after every step, and what `_advance` keeps, for `backward`."""
-        weights, thresholds, n = self._prepared(), self._thresholds(), len(x)
+        """Weights, codes before and after every step, where steps start, and what `_advance` keeps, for `backward`."""
+        weights, thresholds, momenta, n = self._prepared(), self._thresholds(), self.momenta(), len(x)
         states = np.empty((self.n_steps + 1, n, self.n_components), x.dtype)
         states[0] = 0
+        points = states[:-1] if momenta is None else np.zeros_like(states[:-1])
         kept = np.empty((self.n_steps, n, x.shape[1] if self.keeps_residuals else 0), x.dtype)
         blocks, no_bias = row_blocks(n), np.zeros(self.n_components, x.dtype)
         kernels = kernels_for("cpu", "activations")
@@ -186,45 +241,58 @@ class _UnrolledNode(Node):
             rows = blocks[i]
             for t in range(self.n_steps):
                 z = states[t + 1, rows]
-                self._advance(t, weights, x[rows], states[t, rows], z, kept[t, rows])
+                if momenta is not None and t:
+                    points[t, rows] = (1 + momenta[t]) * states[t, rows] - momenta[t] * states[t - 1, rows]
+                self._advance(t, weights, x[rows], points[t, rows], z, kept[t, rows])
                 kernels.activate(z, no_bias, thresholds[t], self.mode)
 
         with single_threaded_blas:
             run_in_threads(work, len(blocks), self.n_threads)
-        return weights, states, kept, thresholds
+        return weights, states, points, kept, thresholds
 
     def backward(self, dy, cache):
         """See `Node`."""
         x, passed = cache
-        weights, states, kept, thresholds = self._pass(x) if passed is None else passed
+        weights, states, points, kept, thresholds = self._pass(x) if passed is None else passed
+        momenta = self.momenta()
         gradients = np.empty_like(states[1:])
         dx = np.zeros_like(x) if self.input_gradient else None
         blocks = row_blocks(len(x))
         sums = np.zeros((len(blocks), self.n_components), x.dtype)
         threshold_sums = np.zeros((len(blocks), self.n_steps, self.n_components), x.dtype)
+        momentum_sums = np.zeros((len(blocks), self.n_steps))
         kernels = kernels_for("cpu", "activations")
 
         def work(i, worker):
             rows = blocks[i]
             every = dy.ndim == 3
-            slope = np.ascontiguousarray(dy[rows, -1] if every else dy[rows])
+            slope, carried = np.ascontiguousarray(dy[rows, -1] if every else dy[rows]), None
             for t in reversed(range(self.n_steps)):
                 dz = gradients[t, rows]
                 kernels.activation_gradient(
                     slope, states[t + 1, rows], thresholds[t], self.mode, dz, sums[i], threshold_sums[i, t]
                 )
                 slope = self._retreat(t, weights, dz, None if dx is None else dx[rows])
+                if momenta is not None and t:
+                    momentum_sums[i, t] = np.vdot(slope, states[t, rows] - states[t - 1, rows])
+                    earlier = -momenta[t] * slope  # for the codes before those that the step starts from
+                    slope = (1 + momenta[t]) * slope
+                    if carried is not None:
+                        slope += carried
+                    carried = earlier
                 if every and t:
                     slope += dy[rows, t - 1]
 
         with single_threaded_blas:
             run_in_threads(work, len(blocks), self.n_threads)
-            self._add_gradients(x, states, kept, gradients)
+            self._add_gradients(x, points, kept, gradients)
         by_step = threshold_sums.sum(axis=0) * self.first_thresholds
         self.parameters["threshold"].add_gradient(by_step.sum(axis=0, keepdims=True) if self.n_sets == 1 else by_step)
+        if "momenta" in self.parameters:
+            self.parameters["momenta"].add_gradient(momentum_sums.sum(axis=0)[1:].astype(x.dtype))
         return dx
 
-    def codes(self, x, n_steps=None, sparse=False):
+    def codes(self, x, n_steps=None, sparse=False, n_sweeps=0):
         """Codes of signals after all steps or the first few.
 
         Parameters
@@ -232,13 +300,24 @@ class _UnrolledNode(Node):
         x : ndarray of shape (n_samples, n_features)
         n_steps : int or None, default=None
         sparse : bool, default=False
+        n_sweeps : int, default=0
+            Passes of coordinate descent after the steps, over the atoms that they leave.
 
         Returns
         -------
         ndarray or csr_array of shape (n_samples, n_components)
         """
-        steps = self._steps(self.n_steps if n_steps is None else n_steps)
-        return unrolled_codes(x, steps, self.layer.positive, self.n_threads, sparse, self.dictionary)
+        return unrolled_codes(
+            x,
+            self._steps(self.n_steps if n_steps is None else n_steps),
+            self.layer.positive,
+            self.n_threads,
+            sparse,
+            self.dictionary,
+            self.momenta(),
+            alpha=self.layer.alpha,
+            n_sweeps=n_sweeps,
+        )
 
 
 class _FreeNode(_UnrolledNode):
@@ -288,16 +367,16 @@ class _FreeNode(_UnrolledNode):
             dx += dz @ inputs.T
         return dz @ recurrent.T if t else None
 
-    def _add_gradients(self, x, states, kept, gradients):
+    def _add_gradients(self, x, points, kept, gradients):
         scalar = self.dictionary.dtype.type
         if self.n_sets == 1:
             by_inputs = [transposed_product(x, gradients.sum(axis=0), self.n_threads)]
-            rows = [array.reshape(-1, self.n_components) for array in (states[1:-1], gradients[1:])]
+            rows = [array.reshape(-1, self.n_components) for array in (points[1:], gradients[1:])]
             by_recurrent = [transposed_product(*rows, self.n_threads)] if self.n_steps > 1 else []
         else:
             by_inputs = [transposed_product(x, dz, self.n_threads) for dz in gradients]
             by_recurrent = [
-                transposed_product(z, dz, self.n_threads) for z, dz in zip(states[1:-1], gradients[1:], strict=True)
+                transposed_product(z, dz, self.n_threads) for z, dz in zip(points[1:], gradients[1:], strict=True)
             ]
         self.weights.add_gradient(scalar(self.units[0]) * np.array(by_inputs))
         if self.recurrent is not None:
@@ -348,7 +427,7 @@ class _ResidualNode(_UnrolledNode):
             dx += by_residual
         return dz - by_residual @ self.dictionary.T if t else None
 
-    def _add_gradients(self, x, states, kept, gradients):
+    def _add_gradients(self, x, points, kept, gradients):
         by_weights = [transposed_product(r, dz, self.n_threads) for r, dz in zip(kept, gradients, strict=True)]
         self.weights.add_gradient(self.dictionary.dtype.type(self.unit) * np.array(by_weights))
 
@@ -379,7 +458,7 @@ class _AnalyticNode(_ResidualNode):
             for t, scale in enumerate(self._scaled_lengths()[:n_steps])
         ]
 
-    def _add_gradients(self, x, states, kept, gradients):
+    def _add_gradients(self, x, points, kept, gradients):
         sums = [(product(r, self.analytic, self.n_threads) * dz).sum() for r, dz in zip(kept, gradients, strict=True)]
         self.lengths.add_gradient(self.dictionary.dtype.type(self.unit) * np.array(sums))
 

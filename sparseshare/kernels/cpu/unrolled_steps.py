@@ -6,8 +6,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .coordinate import _descend
 from .jit import kernel
-from .vectors import _Pass, lowest_bit, weighted_rows
+from .vectors import SLOTS, _Pass, dot, lowest_bit, weighted_rows
 
 _VECTORS = 4  # of a block: enough independent sums to hide the latency of a multiply-add
 _I64 = ir.IntType(64)
@@ -67,7 +68,7 @@ def unrolled_step(inputs, factor, weights, thresholds, positive, indices, values
     thresholds : (K,) array, at least 0
     positive : bool, codes >= 0
     indices, values, counts : (T, K) int32, (T, K), (T,) int32; in: the codes before (count 0: zeros), out: the codes,
-        non-zeros only, in the order of the atoms
+        non-zeros only, in the order of the atoms; or wider, for more terms of the codes before
     """
     n_atoms = inputs.shape[1]
     width = _VECTORS * (64 // inputs.itemsize)
@@ -115,6 +116,77 @@ def add_codes(inputs, indices, values, counts):
         for a in range(counts[i]):
             row[idx[a]] += coef[a]
         counts[i] = 0
+
+
+@kernel
+def extrapolate_rows(indices, values, counts, old_indices, old_values, old_counts, momentum):
+    """Codes become codes + momentum * (codes - old codes), and the old ones what the codes were.
+
+    The terms are not merged: an atom that both have is there twice, which products do not mind.
+
+    Parameters
+    ----------
+    indices, values, counts : (T, 2 K) int32, (T, 2 K), (T,) int32, codes by their non-zeros
+    old_indices, old_values, old_counts : (T, K) int32, (T, K), (T,) int32, the codes before
+    momentum : float of values' dtype
+    """
+    for i in range(counts.shape[0]):
+        idx, coef, old_idx, old_coef = indices[i], values[i], old_indices[i], old_values[i]
+        m, old_m = counts[i], old_counts[i]
+        for a in range(old_m):
+            idx[m + a], coef[m + a] = old_idx[a], -momentum * old_coef[a]
+        for a in range(m):
+            old_idx[a], old_coef[a] = idx[a], coef[a]
+            coef[a] += momentum * coef[a]
+        counts[i], old_counts[i] = m + old_m, m
+
+
+@kernel
+def descend_rows(signals, atoms, gram, penalty, quiet, n_sweeps, positive, indices, values, counts):
+    """Lower 0.5 |x - w D|^2 + penalty |w|_1 by coordinate descent over the atoms that codes w have, and no others.
+
+    Parameters
+    ----------
+    signals : (T, n) array
+    atoms : (K, n + padding) array: zeros make its columns a multiple of `vectors.PADDING`
+    gram : (K, K) array, D D'
+    penalty, quiet : float of signals' dtype; a signal is done after a sweep that changes no correlation by more
+    n_sweeps : int, at most
+    positive : bool, codes >= 0
+    indices, values, counts : (T, K) int32, (T, K), (T,) int32, the codes
+    """
+    n_atoms, n_features = gram.shape[0], signals.shape[1]
+    compact = np.empty((n_atoms, n_atoms + SLOTS), gram.dtype)
+    w, inner = np.zeros(n_atoms + SLOTS, gram.dtype), np.zeros(n_atoms + SLOTS, gram.dtype)
+    scale, inverse = np.zeros(n_atoms, gram.dtype), np.zeros(n_atoms, gram.dtype)
+    idx = np.zeros(n_atoms + SLOTS, np.int32)
+    left, total = np.zeros(atoms.shape[1], gram.dtype), np.empty(atoms.shape[1], gram.dtype)
+    for i in range(counts.shape[0]):
+        row = signals[i]
+        weighted_rows(atoms, indices[i], values[i], counts[i], total)
+        for k in range(n_features):
+            left[k] = row[k] - total[k]
+        m = 0
+        for a in range(counts[i]):
+            j = indices[i, a]
+            if gram[j, j] > 0:
+                idx[m], w[m], inner[m] = j, values[i, a], dot(atoms[j], left, n_features)
+                scale[m], inverse[m] = gram[j, j], 1 / gram[j, j]
+                m += 1
+        width = (m + SLOTS - 1) // SLOTS * SLOTS  # steps run over full vectors
+        for b in range(m, width):
+            inner[b] = 0
+        for a in range(m):
+            from_row, to_row = gram[idx[a]], compact[a]
+            for b in range(width):
+                to_row[b] = from_row[idx[b]]
+        _descend(m, penalty, positive, quiet, n_sweeps, w, inner, scale, inverse, compact)
+        n = 0
+        for a in range(m):
+            if w[a] != 0:
+                indices[i, n], values[i, n] = idx[a], w[a]
+                n += 1
+        counts[i] = n
 
 
 @kernel
