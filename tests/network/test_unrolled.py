@@ -167,7 +167,7 @@ def test_sweeps_descend_over_the_atoms_that_the_steps_leave(weights, positive, r
     objectives = [lasso(X, D, 0.1, Z)]
     for n_sweeps in (1, 2, 200):
         made = coder.set_params(n_sweeps=n_sweeps).transform(X)
-        # A signal whose correlations a sweep leaves where they are, to a thousandth of alpha, is done before the others.
+        # Signals whose correlations a sweep leaves where they are, to alpha / 1000, are done before the others.
         expected = swept(X, D, 0.1, Z, n_sweeps, positive)
         np.testing.assert_allclose(made, expected, atol=1e-10 if n_sweeps == 1 else 0.02)
         assert not made[Z == 0].any()
