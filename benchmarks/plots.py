@@ -89,12 +89,13 @@ def draw_learning(series, file):
 def draw_lista(series, file):
     """Error of codes against steps, a panel a measure."""
     measures = {"objective": "excess of the objective over the least", "codes": "squared error of the codes"}
-    styles = {"learned": "C0*", "learned, every step": "C0o-", "fista": "C1s-", "ista": "C3v-"}
+    styles = {"steps": "C0o-", "steps and sweeps": "C2*-", "fista": "C1s-", "ista": "C3v-"}
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for panel, (measure, label) in zip(panels, measures.items(), strict=True):
         for name, style in styles.items():
             curve = series[f"{name}: {measure}"]
-            panel.semilogy(curve["x"], curve["y"], style, label=name, markersize=9 if style == "C0*" else 4)
+            label_of = name if name in ("fista", "ista") else f"learned {name}"
+            panel.semilogy(curve["x"], curve["y"], style, label=label_of, markersize=4)
         panel.set_xlabel("steps")
         panel.set_ylabel(f"{label}, relative")
         panel.grid(alpha=0.3)

@@ -240,11 +240,19 @@ def predict_rows(X, kind, at_once, threads):
     return Work(run, lambda outputs: {"outputs": outputs})
 
 
-def learned_encode(X, D, weights, thresholds, alpha, n_steps, kind, threads):
-    """Codes by steps whose weights have been learned elsewhere."""
+def learned_encode(X, D, threads, alpha, n_steps, kind, accelerate, n_sweeps, **learned):
+    """Codes by steps whose weights, given by their names, have been learned elsewhere."""
     coder = LearnedSparseCoder(
-        D, alpha=alpha, n_steps=n_steps, weights=kind, max_iter=0, sparse_output=True, n_jobs=threads
+        D,
+        alpha=alpha,
+        n_steps=n_steps,
+        weights=kind,
+        accelerate=accelerate,
+        n_sweeps=n_sweeps,
+        max_iter=0,
+        sparse_output=True,
+        n_jobs=threads,
     ).fit(X[:1])
-    node = coder.network_.nodes[0]
-    node.weights.values[...], node.parameters["threshold"].values[...] = weights, thresholds
+    for name, parameter in coder.network_.nodes[0].parameters.items():
+        parameter.values[...] = learned[name]
     return Work(lambda: coder.transform(X))
