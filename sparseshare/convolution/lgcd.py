@@ -238,7 +238,8 @@ class Coder:
     def _in_parts(self, stripes, work):
         """Do some work on stripes of one colour in threads."""
         n_parts = 1 if self.n_threads == 1 else min(len(stripes), 4 * self.n_threads)
-        run_in_threads(lambda i, _: work(stripes[i::n_parts]), n_parts if len(stripes) else 0, self.n_threads)
+        parts = [np.ascontiguousarray(stripes[i::n_parts]) for i in range(n_parts if len(stripes) else 0)]
+        run_in_threads(lambda i, _: work(parts[i]), len(parts), self.n_threads)
 
     def _descend(self, stripes, bound, left):
         segments, lists = self.segments, self.lists

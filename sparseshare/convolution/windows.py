@@ -66,7 +66,7 @@ class Windows:
         """Signal, atom and corner (sample under entry 0) of coordinates, as (n,), (n,) and (n, 3) int64 arrays."""
         signals, rest = np.divmod(coordinates, len(self.atoms) * prod(self.positions))
         atom_of, *positions = np.unravel_index(rest, (len(self.atoms), *self.positions))
-        return signals, atom_of.astype(np.int64, copy=False), np.stack(positions, axis=1) + self.offset
+        return signals, np.ascontiguousarray(atom_of, np.int64), np.stack(positions, axis=1) + self.offset
 
     def join(self, signals, atom_of, corners):
         """The opposite of `split`; what is not on the maps is clipped."""
