@@ -1,0 +1,1 @@
+"""CUDA twins of the kernels in `sparseshare.kernels.cpu`: the same names, the same arguments, arrays on a GPU."""

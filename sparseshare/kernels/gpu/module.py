@@ -1,0 +1,150 @@
+"""CUDA kernels by name: an instance is compiled when it is first asked for, its arguments are checked at every launch."""
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import numpy as np
+
+OPTIONS = ("-std=c++17",)
+_DTYPES = {
+    "float": np.float32,
+    "double": np.float64,
+    "int": np.int32,
+    "unsigned": np.uint32,
+    "long long": np.int64,
+    "unsigned long long": np.uint64,
+    "signed char": np.int8,
+    "unsigned char": np.uint8,
+    "bool": np.bool_,
+}
+_C_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+_KERNEL = re.compile(
+    r"template\s*<(?P<template>[^>]*)>\s*__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(?P<name>\w+)"
+    r"\s*\((?P<arguments>[^)]*)\)"
+)
+_INSTANCE = re.compile(r"^// instance: (?P<expression>\w+<[^>]*>) registers (?P<registers>\d+)$", re.MULTILINE)
+_ARGUMENT = re.compile(r"(?P<type>.*?)(?P<pointer>\*?)\s*(?P<name>\w+)$")
+_SMALL_SHARED = 48 * 1024  # more dynamic shared memory than this must be asked for
+
+
+class Argument(NamedTuple):
+    """One argument of a kernel: C type (perhaps a template parameter), whether it is a pointer, name."""
+
+    type: str
+    pointer: bool
+    name: str
+
+
+class Signature(NamedTuple):
+    """Names of a kernel's template parameters, and its arguments."""
+
+    template: tuple
+    arguments: tuple
+
+
+@cache
+def source(family):
+    """Source text of a family, with the prelude before it."""
+    folder = files(__package__)
+    return (folder / "prelude.cu").read_text() + (folder / f"{family}.cu").read_text()
+
+
+@cache
+def signatures(family):
+    """Signatures of a family's kernels by name, read from the source."""
+    found = {}
+    for match in _KERNEL.finditer(source(family)):
+        template = tuple(parameter.split()[-1] for parameter in match["template"].split(","))
+        found[match["name"]] = Signature(template, tuple(_argument(text) for text in match["arguments"].split(",")))
+    return found
+
+
+def _argument(text):
+    words = text.replace("__restrict__", " ").replace("*", " * ").split()
+    match = _ARGUMENT.match(" ".join(word for word in words if word != "const"))
+    return Argument(match["type"].strip(), bool(match["pointer"]), match["name"])
+
+
+@cache
+def instances(family):
+    """Instances that may be launched, listed in comments of the source, with the registers a thread may take."""
+    return {match["expression"]: int(match["registers"]) for match in _INSTANCE.finditer(source(family))}
+
+
+def families():
+    """Names of all families that have a source."""
+    return sorted(path.name[:-3] for path in files(__package__).iterdir() if path.name.endswith(".cu")
+                  and path.name != "prelude.cu")  # fmt: skip
+
+
+def kernel(family, name, *template):
+    """A kernel for launching on the current device.
+
+    Parameters
+    ----------
+    family : str
+        Name of the source without its ending.
+    name : str
+    *template : dtypes and ints
+        Template arguments, in the order of the source.
+
+    Returns
+    -------
+    Launch
+        Called with grid and block (tuples), the kernel's arguments, and `shared`, bytes of dynamic shared memory.
+    """
+    import cupy
+
+    return _launch(family, name, template, cupy.cuda.Device().id)
+
+
+@cache
+def _launch(family, name, template, device):
+    words = [str(value) if isinstance(value, int) else _C_NAMES[np.dtype(value)] for value in template]
+    return Launch(family, name, words)
+
+
+class Launch:
+    """One instance of a kernel, compiled for one device."""
+
+    def __init__(self, family, name, words):
+        import cupy
+
+        self._array = cupy.ndarray
+        self.expression = f"{name}<{', '.join(words)}>"
+        if self.expression not in instances(family):
+            raise ValueError(f"{family}.cu lists no instance {self.expression}, only {', '.join(instances(family))}")
+        signature = signatures(family)[name]
+        types = dict(zip(signature.template, words, strict=True))
+        self.arguments = [
+            (_DTYPES[types.get(argument.type, argument.type)], argument.pointer, argument.name)
+            for argument in signature.arguments
+        ]
+        module = cupy.RawModule(code=source(family), options=OPTIONS, name_expressions=(self.expression,))
+        self._function = module.get_function(self.expression)
+        self._shared = _SMALL_SHARED
+
+    def __call__(self, grid, block, *arguments, shared=0):
+        if len(arguments) != len(self.arguments):
+            raise TypeError(f"{self.expression} takes {len(self.arguments)} arguments, got {len(arguments)}")
+        if 0 in grid:
+            return
+        if shared > self._shared:
+            self._function.max_dynamic_shared_size_bytes = shared
+            self._shared = shared
+        passed = tuple(map(self._convert, arguments, self.arguments))
+        self._function(tuple(map(int, grid)), tuple(map(int, block)), passed, shared_mem=int(shared))
+
+    def _convert(self, value, argument):
+        dtype, pointer, name = argument
+        if not pointer:
+            return dtype(value)
+        if value is None:
+            return np.uint64(0)
+        if not isinstance(value, self._array) or value.dtype != dtype or not value.flags.c_contiguous:
+            given = f"{type(value).__name__} of dtype {getattr(value, 'dtype', None)}"
+            raise TypeError(f"{self.expression}: {name} must be a C-contiguous device array of {dtype.__name__}, "
+                            f"got a {given}")  # fmt: skip
+        return value

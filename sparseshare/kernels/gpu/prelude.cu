@@ -1,0 +1,62 @@
+// What every family of kernels may use; put before each source. No includes: NVRTC and g++ (in tests) both compile this.
+#define FULL 0xffffffffu
+#define WARP 32
+
+#ifndef CUDA_SHIM
+// Static shared memory: `count` items of a type as a flat array. Tests bound and poison it.
+#define SHARED(T, name, count) __shared__ T name[count]
+// The launch's dynamic shared memory as a T*.
+#define DYNAMIC_SHARED(T, name)                                          \
+  extern __shared__ __align__(16) unsigned char dynamic_shared_memory[]; \
+  T* name = reinterpret_cast<T*>(dynamic_shared_memory)
+#endif
+
+template <typename T>
+__device__ __forceinline__ T warp_sum(T value) {  // every lane gets the sum, added in one order for all of them
+#pragma unroll
+  for (int offset = WARP / 2; offset; offset >>= 1) value += __shfl_xor_sync(FULL, value, offset);
+  return value;
+}
+
+template <typename T>
+__device__ __forceinline__ T warp_max(T value) {
+#pragma unroll
+  for (int offset = WARP / 2; offset; offset >>= 1) {
+    const T other = __shfl_xor_sync(FULL, value, offset);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+
+// The largest value of a warp and where it was; of equal ones the lowest index, so that the order does not matter.
+template <typename T>
+__device__ __forceinline__ void warp_argmax(T& value, int& index) {
+#pragma unroll
+  for (int offset = WARP / 2; offset; offset >>= 1) {
+    const T other = __shfl_xor_sync(FULL, value, offset);
+    const int there = __shfl_xor_sync(FULL, index, offset);
+    if (other > value || (other == value && there < index)) {
+      value = other;
+      index = there;
+    }
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ T magnitude(T value) {
+  return value < T(0) ? -value : value;
+}
+
+template <typename T>
+__device__ __forceinline__ T soft_threshold(T value, T threshold) {
+  const T rest = magnitude(value) - threshold;
+  return rest > T(0) ? (value < T(0) ? -rest : rest) : T(0);
+}
+
+// The largest of non-negative numbers, which are ordered as their bits are.
+__device__ __forceinline__ void atomic_max_nonnegative(float* target, float value) {
+  atomicMax(reinterpret_cast<int*>(target), __float_as_int(value));
+}
+__device__ __forceinline__ void atomic_max_nonnegative(double* target, double value) {
+  atomicMax(reinterpret_cast<unsigned long long*>(target), (unsigned long long)__double_as_longlong(value));
+}
