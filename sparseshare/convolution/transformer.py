@@ -7,7 +7,7 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sparseshare.devices import resolve_device
+from sparseshare.devices import Movable, resolve_device
 from sparseshare.threads import run_in_threads
 from sparseshare.validation import (
     check_bool,
@@ -16,7 +16,6 @@ from sparseshare.validation import (
     check_number,
     is_flat,
 )
-from sparseshare.version import VersionedPickle
 
 from .atoms import spatial_axes
 from .encode import warn_about
@@ -27,7 +26,7 @@ from .signals import check_atoms_and_signals
 from .synthesis import signals_of
 
 
-class ConvTransformer(TransformerMixin, VersionedPickle, BaseEstimator):
+class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
     """Signals to activation maps and back, for estimators that hold shared atoms.
 
     Subclasses have the parameters `alpha`, `alpha_relative`, `boundary`, `solver`, `positive_code`, `weights`, `joint`,

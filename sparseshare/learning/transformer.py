@@ -7,9 +7,8 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from sparseshare.coding.encode import encode, warn_if_not_converged
 from sparseshare.coding.problem import Problem
-from sparseshare.devices import resolve_device
+from sparseshare.devices import Movable, resolve_device
 from sparseshare.validation import check_bool, check_choice, check_number, check_signals
-from sparseshare.version import VersionedPickle
 
 from .statistics import dense_rows, squared_residuals
 
@@ -21,7 +20,7 @@ _ALIASES = {"lars": "lasso_lars", "cd": "lasso_cd"}  # scikit-learn's names whil
 _SCORED_AT_ONCE = 4096
 
 
-class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedPickle, BaseEstimator):
+class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable, BaseEstimator):
     """Signals to codes and back, for estimators that hold a dictionary.
 
     Subclasses have the parameters `transform_algorithm`, `transform_n_nonzero_coefs`, `transform_alpha`,

@@ -11,9 +11,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
+from sparseshare.devices import Movable
 from sparseshare.threads import thread_count
 from sparseshare.validation import check_choice, check_number
-from sparseshare.version import VersionedPickle
 
 from .inputs import check_samples, default_layers, network_dtype, reader
 from .layers import Dense, Flatten
@@ -29,7 +29,7 @@ _MEASURED = 2000  # samples that densities are measured on
 
 
 class NetworkLearner(
-    CallbackSupportMixin, VersionedPickle, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
     """An estimator with a network; subclasses know targets, loss and outputs.
 

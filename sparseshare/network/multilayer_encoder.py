@@ -11,10 +11,9 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
-from sparseshare.devices import resolve_device
+from sparseshare.devices import Movable, resolve_device
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
 from sparseshare.validation import check_bool, check_choice, check_number
-from sparseshare.version import VersionedPickle
 
 from .chains import check_each, connected, linear_layers
 from .convolutional import Conv
@@ -34,7 +33,7 @@ _STILL_FALLING = 0.01  # an objective that falls by more in the last epoch has n
 
 
 class DeepSparseEncoder(
-    CallbackSupportMixin, VersionedPickle, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
     """Multi-layer sparse coding: a dictionary a layer, learned without labels, each of the codes of the one before.
 

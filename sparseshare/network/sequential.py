@@ -8,9 +8,9 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
+from sparseshare.devices import Movable
 from sparseshare.threads import thread_count
 from sparseshare.validation import check_bool, check_dictionary, check_kind, check_number, compute_dtype
-from sparseshare.version import VersionedPickle
 
 from .layers import Dense
 from .losses import SquaredError
@@ -23,7 +23,7 @@ _AT_ONCE = 2**22  # code entries that a transform works on at a time, of
 _SEQUENCES = 512  # sequences at most
 
 
-class SequentialSparseCoder(CallbackSupportMixin, VersionedPickle, TransformerMixin, BaseEstimator):
+class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, BaseEstimator):
     """Sparse codes of sequences, in which every code knows the one before.
 
     A step of a sequence has the code h_t that minimises

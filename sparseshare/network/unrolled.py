@@ -10,9 +10,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
+from sparseshare.devices import Movable
 from sparseshare.threads import thread_count
 from sparseshare.validation import check_bool, check_choice, check_dictionary, check_number, compute_dtype
-from sparseshare.version import VersionedPickle
 
 from .model import Network
 from .planning import check_training, plan_of
@@ -28,7 +28,7 @@ _JUDGE = 1e-9  # of those that errors are measured against
 
 
 class LearnedSparseCoder(
-    CallbackSupportMixin, VersionedPickle, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
     """Sparse codes in a few steps that are learned: LISTA and its relatives.
 

@@ -1,4 +1,4 @@
-"""CUDA kernels by name: an instance is compiled when it is first asked for, its arguments are checked at every launch."""
+"""CUDA kernels by name: compiled when first asked for, arguments checked against the source at every launch."""
 
 import re
 from functools import cache
