@@ -260,6 +260,25 @@ class Movable(VersionedPickle):
         return _Mover("cpu").moved(super().__getstate__())
 
 
+def moved(value, device):
+    """What a value becomes where its arrays live on another device.
+
+    Parameters
+    ----------
+    value : object
+        An array, a container, or an object of this package, whose arrays are looked for however deep they lie. Those in
+        attributes that an object names in `_stays_on_host` are not moved to a GPU.
+    device : str
+        "cpu" or "cuda:N".
+
+    Returns
+    -------
+    object
+        A copy, parts that hold no array shared with `value`; or `value` itself if nothing was to be moved.
+    """
+    return _Mover(device).moved(value)
+
+
 class _Mover:
     """Moves the arrays in nested containers and in objects of this package; what was shared stays shared."""
 
@@ -284,7 +303,8 @@ class _Mover:
             return self._changed(value, again, value)
         if type(value).__module__.partition(".")[0] == "sparseshare" and hasattr(value, "__dict__"):
             other = self.known[id(value)] = copy.copy(value)
-            state = {name: self.moved(item) for name, item in vars(value).items()}
+            stays = () if self.device == "cpu" else getattr(value, "_stays_on_host", ())
+            state = {name: item if name in stays else self.moved(item) for name, item in vars(value).items()}
             if all(state[name] is item for name, item in vars(value).items()):
                 return value
             vars(other).update(state)
