@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 
 import numpy as np
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import csr_array, hstack, issparse
 
 from .version import VersionedPickle
 
@@ -109,11 +109,41 @@ def device_of(array):
 
 def array_module(array):
     """The module whose functions work on an array: numpy or cupy."""
-    if not on_gpu(array):
+    return module_of("cuda" if on_gpu(array) else "cpu")
+
+
+def module_of(device):
+    """The module whose arrays live on a device: numpy or cupy."""
+    if device == "cpu":
         return np
     import cupy
 
     return cupy
+
+
+def csr_of(data, indices, indptr, shape):
+    """A CSR array of its three arrays, on the device where they live: csr_array, or CuPy's csr_matrix."""
+    if not on_gpu(data):
+        return csr_array((data, indices, indptr), shape=shape)
+    from cupyx.scipy.sparse import csr_matrix
+
+    return csr_matrix((data, indices, indptr), shape=shape)
+
+
+def stacked_columns(parts):
+    """CSR arrays of one device, side by side."""
+    if not on_gpu(parts[0]):
+        return csr_array(hstack(parts, format="csr"))
+    from cupyx.scipy.sparse import hstack as hstack_on_gpu
+
+    return hstack_on_gpu(parts, format="csr")
+
+
+def pinned_array(shape, dtype):
+    """An array of the host that a GPU copies from and to beside its other work."""
+    import cupyx
+
+    return cupyx.empty_pinned(shape, dtype)
 
 
 def _is_sparse(array):
@@ -142,10 +172,8 @@ def to_device(array, device):
     with cupy.cuda.Device(int(device.partition(":")[2] or 0)):
         if not (issparse(array) or _is_sparse(array)):
             return cupy.asarray(array)
-        from cupyx.scipy.sparse import csr_matrix
-
-        parts = array.data, array.indices, array.indptr
-        return csr_matrix(tuple(cupy.asarray(part) for part in parts), shape=array.shape)
+        parts = (cupy.asarray(part) for part in (array.data, array.indices, array.indptr))
+        return csr_of(*parts, array.shape)
 
 
 def to_host(array):

@@ -5,6 +5,8 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.sparse import issparse
 
+from .devices import on_gpu
+
 
 def check_number(name, value, low=None, high=None, *, integer=False, allow_none=False, open_low=False, of=None):
     """Refuse anything but a finite number in an interval.
@@ -197,8 +199,8 @@ def check_signals(X, n_features=None, *, name="X"):
     """Accept signals as rows without copying them.
 
     Arrays pass as they are, read-only, non-contiguous or memory-mapped, integers, booleans and float16 too: whoever
-    reads a tile of them casts that tile. CSR passes, other sparse formats become CSR. NaN and infinity are looked for
-    tile by tile, not here.
+    reads a tile of them casts that tile. CSR passes, other sparse formats become CSR. Arrays of a GPU stay there. NaN
+    and infinity are looked for tile by tile, not here.
 
     Parameters
     ----------
@@ -210,7 +212,7 @@ def check_signals(X, n_features=None, *, name="X"):
 
     Returns
     -------
-    X : ndarray, csr_array or csr_matrix
+    X : ndarray, csr_array or csr_matrix, or CuPy's
     dtype : numpy.dtype
         float32 or float64, what to compute in.
 
@@ -220,14 +222,16 @@ def check_signals(X, n_features=None, *, name="X"):
     TypeError
         If an object array holds what no number can be made of.
     """
-    X = X if issparse(X) else _as_array(X, name)
+    X = X if issparse(X) or on_gpu(X) else _as_array(X, name)
     _check_shape(X, name)
+    if on_gpu(X):
+        check_kind(X, name)
     if n_features is not None and X.shape[1] != n_features:
         raise ValueError(
             f"Dictionary and {name} have different numbers of features: "
             f"the dictionary has {n_features}, {name}.shape is {X.shape}"
         )
-    if issparse(X):
+    if issparse(X) or hasattr(X, "tocsr"):
         check_kind(X, name)
         X = X.tocsr()
     return X, compute_dtype(X)

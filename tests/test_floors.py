@@ -26,12 +26,13 @@ FLOORS = {
     "kernels/dispatch": 2,
     "foundation": 1,
 }
-FOUNDATION = {"validation", "version", "devices", "threads", "callbacks", "metrics", "datasets"}
+FOUNDATION = {"validation", "version", "devices", "threads", "callbacks", "metrics", "datasets", "staging"}
 # Where a heavy library may be imported, and whether only inside functions.
 LIBRARIES = {
     "numba": [("kernels/cpu", False)],
     "llvmlite": [("kernels/cpu", False)],
-    "cupy": [("kernels/gpu", False), ("foundation/devices", True)],
+    "cupy": [("kernels/gpu", True), ("foundation/devices", True)],
+    "cupyx": [("kernels/gpu", True), ("foundation/devices", True)],
     "dask": [("distributed", False)],
     "distributed": [("distributed", False)],
     "matplotlib": [("plotting", True)],

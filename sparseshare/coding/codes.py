@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparseshare.devices import array_module
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, thread_count
 
 from .lasso import solve_lars, solve_lasso_cd, solve_lasso_lars
+from .pieces import encode_pieces
 from .proximal import solve_fista, solve_ista
 from .pursuit import solve_mp, solve_ols, solve_omp
 from .thresholding import solve_iht, solve_threshold
@@ -49,7 +51,7 @@ class Codes(NamedTuple):
     converged: np.ndarray
 
 
-def encode_tiles(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=False):
+def encode_tiles(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=False, device="cpu", keep=False):
     """Codes for a problem that is one for all signals, but for masks where its solver takes them.
 
     Parameters and result as of `encode`.
@@ -57,6 +59,9 @@ def encode_tiles(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, den
     solve = SOLVERS[problem.algorithm]
     n_samples = X.shape[0]
     tol = max(problem.tol, ROUNDING[problem.dtype])
+    if device != "cpu":
+        run = dict(solve=solve, certify=certify, tol=tol)
+        return Codes(*encode_pieces(X, problem, device, init=init, mask=mask, dense=dense, keep=keep, **run))
     n_rows = rows_a_tile(problem)
     n_tiles = -(-n_samples // n_rows)
     gap, n_iter, converged = np.zeros(n_samples), np.zeros(n_samples, np.int32), np.ones(n_samples, bool)
@@ -93,8 +98,9 @@ def certify(problem, tile, tol):
         return tile.gaps / tile.units**2, tile.status != 1
     if not problem.form.lasso:
         return 0.0 if problem.algorithm == "threshold" else np.nan, tile.status != 1
-    relative, converged = np.empty(len(tile.gaps)), np.empty(len(tile.gaps), bool)
-    kernels_for("cpu", "signals").certify_tile(
+    xp = array_module(tile.gaps)
+    relative, converged = xp.empty(len(tile.gaps)), xp.empty(len(tile.gaps), bool)
+    kernels_for(tile.device, "signals").certify_tile(
         tile.values, tile.counts, tile.gaps, tile.norms2, tile.status, tol, ROUNDING[problem.dtype], relative, converged
     )
     return relative, converged

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import csr_array, issparse
 from sklearn.exceptions import ConvergenceWarning
 
-from sparseshare.devices import resolve_device
+from sparseshare.devices import resolve_device, to_host
 from sparseshare.validation import check_bool, check_dictionary, check_signals
 
 from .forms import encode_form
@@ -14,7 +14,7 @@ from .masks import check_mask
 from .problem import Problem, check_array_beside
 
 
-def encode(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=False):
+def encode(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=False, device="cpu", keep=False):
     """Codes of signals for a problem that has been checked.
 
     Parameters
@@ -32,16 +32,20 @@ def encode(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=Fal
         `dictionary @ X.T`, if it is at hand.
     dense : bool, default=False
         Return the codes as an ndarray.
+    device : str, default="cpu"
+        Where to compute, as `resolve_device` returns it.
+    keep : bool, default=False
+        Leave the codes on that device even if X does not live there.
 
     Returns
     -------
     Codes
+        `values` is a CuPy array or csr_matrix if X lives on a GPU.
     """
     problem.check_samples(X.shape[0])
     mask = check_mask(mask, X.shape)
-    return encode_form(
-        X, problem, init=init, n_jobs=n_jobs, mask=mask, cov=None if mask is not None else cov, dense=dense
-    )
+    cov = None if mask is not None else cov
+    return encode_form(X, problem, init=init, n_jobs=n_jobs, mask=mask, cov=cov, dense=dense, device=device, keep=keep)
 
 
 def sparse_encode(
@@ -132,24 +136,30 @@ def sparse_encode(
         own for every signal costs little with "lasso_lars" (without bounds and weights by signal) and "omp"; the others
         build a Gram matrix for every distinct mask.
     device : str, default="auto"
-        "auto" or "cpu".
+        "auto" follows X: NumPy is coded on the CPU, CuPy on its GPU. "cuda" and "cuda:N" move NumPy over in pieces that
+        fit there; "cpu".
     sparse_output : bool, default=False
-        Return a `csr_array`; no dense array of all codes is made.
+        Return a `csr_array` (`cupyx.scipy.sparse.csr_matrix` for CuPy); no dense array of all codes is made.
     return_info : bool, default=False
         Return a dictionary about every signal as well.
 
     Returns
     -------
     codes : ndarray or csr_array of shape (n_samples, n_components)
+        For CuPy signals a CuPy array.
     info : dict, if `return_info`
         "gap" (relative duality gap) for the lasso or "residual" (squared norm) for pursuits, "n_iter", "converged",
-        each of shape (n_samples,).
+        each an ndarray of shape (n_samples,).
 
     Raises
     ------
     ValueError
         For NaN or infinity outside `mask`, shapes that do not fit, and parameters that are wrong or that the algorithm
         does not know.
+    RuntimeError
+        If a GPU is asked for that cannot be used.
+    TypeError
+        If `device="auto"` meets arrays of the host beside arrays of a GPU.
 
     Warns
     -----
@@ -176,9 +186,12 @@ def sparse_encode(
     >>> info["residual"]
     array([0.25])
     """
-    resolve_device(device, X, dictionary)
+    device = resolve_device(device, X, dictionary)
     check_bool("sparse_output", sparse_output, of="sparse_encode")
     check_bool("return_info", return_info, of="sparse_encode")
+    dictionary, gram, cov, init, mask, alpha, weights, max_error, max_l1_norm, n_nonzero_coefs = map(
+        to_host, (dictionary, gram, cov, init, mask, alpha, weights, max_error, max_l1_norm, n_nonzero_coefs)
+    )
     dictionary = check_dictionary(dictionary)
     X, dtype = check_signals(X, dictionary.shape[1])
     problem = Problem(
@@ -203,6 +216,7 @@ def sparse_encode(
         mask=mask,
         cov=_check_cov(cov, (len(dictionary), X.shape[0]), problem, mask),
         dense=not sparse_output,
+        device=device,
     )
     warn_if_not_converged(codes, problem)
     if verbose:
@@ -242,7 +256,7 @@ def info_of(codes, problem):
 
 def summary(codes, problem):
     """One line about codes, for `verbose`."""
-    values = codes.values
+    values = to_host(codes.values)
     entries = values.nnz if issparse(values) else np.count_nonzero(values)
     measure = "relative gap" if problem.form.lasso else "squared residual" if problem.form.pursuit else "gap"
     return (

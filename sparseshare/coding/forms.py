@@ -12,12 +12,16 @@ from .tiles import product_of_rows
 _BLOCK = 4096  # signals that are held dense at once
 
 
-def encode_form(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=False, first=0):
+def encode_form(
+    X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=False, device="cpu", keep=False, first=0
+):
     """Codes for a problem of any form. Parameters as of `encode`; `first` is the first row's number, for messages."""
     by_signal, free = np.ndim(problem.weights) == 2, _has_free_atoms(problem)
     by_mask = mask is not None and not problem.takes_masks
     if not (by_signal or free or by_mask):
-        return encode_tiles(X, problem, init=init, n_jobs=n_jobs, mask=mask, cov=cov, dense=dense)
+        return encode_tiles(
+            X, problem, init=init, n_jobs=n_jobs, mask=mask, cov=cov, dense=dense, device=device, keep=keep
+        )
     if X.shape[0] > _BLOCK:
         return _encode_blocks(X, problem, init, n_jobs, mask, dense)
     if mask is not None:

@@ -24,6 +24,8 @@ _GROWTH = 2**21  # entries by which the codes' memory grows at most: what is add
 class Tile:
     """Scratch and results of one tile; each thread keeps one and fills it again and again."""
 
+    device = "cpu"
+
     def __init__(self, problem, n_rows):
         self.signals = aligned_zeros((n_rows, problem.n_features), problem.dtype)
         self._correlations = aligned_zeros((n_rows, len(problem.atoms)), problem.dtype)

@@ -4,6 +4,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import with_callbacks
+from sparseshare.devices import device_of, to_device, to_host
 from sparseshare.validation import check_dictionary, check_signals
 
 from .stream import StreamLearner
@@ -238,7 +239,7 @@ class SparseCoder(StreamLearner):
         else:
             self._check_learning_parameters()
             self._check_training_signals(X)
-            self.components_ = check_dictionary(self.dictionary)
+            self.components_ = to_device(check_dictionary(to_host(self.dictionary)), device_of(X))
             self.n_iter_ = 1
         self.n_components_ = len(self.components_)
         return self
@@ -264,7 +265,7 @@ class SparseCoder(StreamLearner):
     def _check_signals(self, X, reset):
         checked = super()._check_signals(X, reset)
         if self.dictionary is not None:
-            check_signals(checked[0], check_dictionary(self.dictionary).shape[1])
+            check_signals(checked[0], check_dictionary(to_host(self.dictionary)).shape[1])
         return checked
 
     def _check_is_ready(self):
@@ -274,7 +275,10 @@ class SparseCoder(StreamLearner):
     def _dictionary(self, dtype):
         if self.dictionary is None:
             return super()._dictionary(dtype)
-        return check_dictionary(self.dictionary, dtype)
+        return check_dictionary(to_host(self.dictionary), dtype)
+
+    def _device(self, X, fitted=True):
+        return super()._device(X, fitted and self.dictionary is None)  # one that was given may live anywhere
 
     def _transforming_algorithm(self):
         if self.transform_algorithm is not None:

@@ -1,13 +1,12 @@
 """What every estimator with a dictionary shares: codes of new signals, reconstruction, score, names, persistence."""
 
 import numpy as np
-from scipy.sparse import csr_array, hstack
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from sparseshare.coding.encode import encode, warn_if_not_converged
 from sparseshare.coding.problem import Problem
-from sparseshare.devices import Movable, resolve_device
+from sparseshare.devices import Movable, device_of, on_gpu, resolve_device, stacked_columns, to_device, to_host
 from sparseshare.validation import check_bool, check_choice, check_number, check_signals
 
 from .statistics import dense_rows, squared_residuals
@@ -66,8 +65,13 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
         ndarray of shape (n_samples, n_features)
         """
         self._check_is_ready()
-        codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
-        dictionary = self._dictionary(codes.dtype)
+        self._device(X)
+        if on_gpu(X):
+            codes, dtype = check_signals(X, name="codes")
+            codes = codes.astype(dtype, copy=False)
+        else:
+            codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
+        dictionary = to_device(self._dictionary(codes.dtype), device_of(codes))
         n_components = len(dictionary)
         expected = 2 * n_components if self.split_sign else n_components
         if codes.shape[1] != expected:
@@ -97,7 +101,8 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
         self._check_is_ready()
         X, dtype = self._check_signals(X, reset=False)
         codes = self._codes(X, dtype)
-        error = float(squared_residuals(X, codes, self._dictionary(dtype)).sum())
+        dictionary = to_device(self._dictionary(dtype), device_of(X))
+        error = float(squared_residuals(X, codes, dictionary).sum())
         blocks = [slice(i, i + _SCORED_AT_ONCE) for i in range(0, X.shape[0], _SCORED_AT_ONCE)]
         mean = sum(dense_rows(X, rows, np.float64).sum(axis=0) for rows in blocks) / X.shape[0]
         variance = sum(float(((dense_rows(X, rows, np.float64) - mean) ** 2).sum()) for rows in blocks)
@@ -109,7 +114,12 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
         check_is_fitted(self)
 
     def _dictionary(self, dtype):
+        """The atoms, on the device where they were learned."""
         return self.components_.astype(dtype, copy=False)
+
+    def _device(self, X, fitted=True):
+        """Where to compute for signals X."""
+        return resolve_device(self.device, X, vars(self).get("components_") if fitted else None)
 
     def _check_signals(self, X, reset):
         resolve_device(self.device, X)
@@ -164,14 +174,14 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
 
     def _codes(self, X, dtype, dense=False):
         self._check_coding_parameters()
-        problem = Problem(self._dictionary(dtype), **self._transforming_problem())
-        codes = encode(X, problem, n_jobs=self.n_jobs, dense=dense)
+        problem = Problem(to_host(self._dictionary(dtype)), **self._transforming_problem())
+        codes = encode(X, problem, n_jobs=self.n_jobs, dense=dense, device=self._device(X))
         warn_if_not_converged(codes, problem, stacklevel=4)
         return codes.values
 
     def _split_signs(self, codes):
         halves = [codes.maximum(0), (-codes).maximum(0)]
-        both = csr_array(hstack(halves, format="csr"), dtype=codes.dtype)
+        both = stacked_columns(halves)
         return both if self.sparse_output else both.toarray()
 
     @property
