@@ -1,6 +1,10 @@
-"""Losses: a mean over samples, and its gradient by the outputs of the network."""
+"""Losses: a mean over samples, and its gradient by the outputs of the network.
 
-import numpy as np
+On a GPU the value of a loss stays there: an array that adds up to it.
+"""
+
+from sparseshare.devices import device_of, to_device
+from sparseshare.kernels.dispatch import kernels_for
 
 
 class SoftmaxCrossEntropy:
@@ -28,26 +32,18 @@ class SoftmaxCrossEntropy:
 
         Parameters
         ----------
-        outputs : ndarray of shape (n, n_classes)
-        targets : int ndarray of shape (n,)
+        outputs : array of shape (n, n_classes)
+        targets : int64 array of shape (n,)
             Number of the class of every sample.
 
         Returns
         -------
-        loss : float
-        gradient : ndarray of shape (n, n_classes)
+        loss : float, or on a GPU an array that adds up to it
+        gradient : array of shape (n, n_classes)
         """
-        logarithms = log_softmax(outputs)
-        rows = np.arange(len(targets))
-        losses = -logarithms[rows, targets].astype(np.float64)
-        gradient = np.exp(logarithms, out=logarithms)
-        gradient[rows, targets] -= 1
-        if self.class_weights is not None:
-            weights = self.class_weights[targets]
-            losses *= weights
-            gradient *= weights[:, None].astype(gradient.dtype)
-        gradient /= len(targets)
-        return float(losses.mean()), gradient
+        device = device_of(outputs)
+        self.class_weights = to_device(self.class_weights, device)
+        return kernels_for(device, "losses").cross_entropy(outputs, targets, self.class_weights)
 
 
 class SquaredError:
@@ -67,24 +63,21 @@ class SquaredError:
 
         Parameters
         ----------
-        outputs, targets : ndarrays of shape (n, n_outputs)
+        outputs, targets : arrays of shape (n, n_outputs)
 
         Returns
         -------
-        loss : float
-        gradient : ndarray of shape (n, n_outputs)
+        loss : float, or on a GPU an array that adds up to it
+        gradient : array of shape (n, n_outputs)
         """
-        gradient = outputs - targets
-        # A loss past what the dtype holds is reported as such, by whoever looks at it.
-        with np.errstate(over="ignore", invalid="ignore"):
-            loss = 0.5 * float((gradient.astype(np.float64) ** 2).sum()) / len(targets)
-        gradient /= len(targets)
-        return loss, gradient
+        return kernels_for(device_of(outputs), "losses").squared_error(outputs, targets)
 
 
 def log_softmax(outputs):
     """Logarithm of softmax along the last axis, in a new array; outputs that are infinite give NaN."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        shifted = outputs - outputs.max(axis=-1, keepdims=True)
-        shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted
+    return kernels_for(device_of(outputs), "losses").log_softmax(outputs)
+
+
+def value_of(loss):
+    """A loss as a float: what is on a GPU comes to the host, which waits for it."""
+    return float(loss if device_of(loss) == "cpu" else loss.sum())

@@ -4,6 +4,7 @@ from math import prod, sqrt
 
 import numpy as np
 
+from sparseshare.devices import array_module, device_of, to_device, to_host
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.validation import check_choice
 
@@ -12,6 +13,8 @@ from .patterns import Hashed, Kept, Listed, Pattern
 from .products import hashed_product, pruned_product
 
 INITIAL = ("glorot", "he", "uniform")
+# What a parameter can do without, as long as it is not computed with.
+_MADE_AGAIN = ("_gradient", "_parts", "_full", "_index", "_signs", "_uses", "_segments")
 
 
 class Parameter:
@@ -39,7 +42,7 @@ class Parameter:
     pattern : Pattern or None
         How weights share values.
     gradient : ndarray of the shape of `values`
-        Sum of what `add_gradient` was given since `reset_gradient`.
+        Sum of what `add_gradient` and `add_gradient_parts` were given since `reset_gradient`.
     state : dict
         What an optimizer keeps between steps.
 
@@ -73,11 +76,15 @@ class Parameter:
 
     def release(self):
         """Drop what can be made again: the gradient, the array, the index."""
-        self._gradient = self._full = self._index = self._signs = self._uses = None
+        self.__dict__.update(dict.fromkeys(_MADE_AGAIN))
 
     def __getstate__(self):
-        dropped = ("_gradient", "_full", "_index", "_signs", "_uses")
-        return {**self.__dict__, **dict.fromkeys(dropped)}
+        return {**self.__dict__, **dict.fromkeys(_MADE_AGAIN)}
+
+    @property
+    def device(self):
+        """Where the values live: "cpu" or "cuda:N"."""
+        return device_of(self.values)
 
     @property
     def shared(self):
@@ -88,7 +95,8 @@ class Parameter:
     def index(self):
         """For every weight the number of its value; None where each is stored on its own."""
         if self._index is None and self.pattern is not None:
-            self._index, self._signs = self.pattern.index(), self.pattern.signs()
+            self._index = to_device(self.pattern.index(), self.device)
+            self._signs = to_device(self.pattern.signs(), self.device)
         return self._index
 
     @property
@@ -99,13 +107,19 @@ class Parameter:
     @property
     def gradient(self):
         """By the values."""
+        if self._parts is not None:
+            self._gradient, self._parts = self._parts.sum(axis=0), None
         if self._gradient is None:
-            self._gradient = np.zeros_like(self.values)
+            self._gradient = array_module(self.values).zeros_like(self.values)
         return self._gradient
 
     @gradient.setter
     def gradient(self, gradient):
-        self._gradient = gradient
+        self._gradient, self._parts = gradient, None
+
+    def gradient_parts(self):
+        """The gradient, or parts along a first axis that add up to it: for a step that adds them up as it goes."""
+        return self.gradient if self._parts is None else self._parts
 
     @property
     def nbytes(self):
@@ -117,8 +131,8 @@ class Parameter:
         if self.pattern is None:
             return self.values
         if self._full is None:
-            index, full = self.index, np.empty(self.shape, self.values.dtype)
-            kernels_for("cpu", "shared_products").spell_out(
+            index, full = self.index, array_module(self.values).empty(self.shape, self.values.dtype)
+            kernels_for(self.device, "shared_products").spell_out(
                 self.values, index.reshape(-1), self._flat_signs(), full.reshape(-1)
             )
             self._full = full
@@ -152,15 +166,16 @@ class Parameter:
         """How many weights every value makes; an array of the shape of `values`."""
         if self._uses is None:
             if self.pattern is None:
-                self._uses = np.ones(self.values.shape, np.int64)
+                self._uses = array_module(self.values).ones(self.values.shape, np.int64)
             else:
-                self._uses = np.bincount(self.index.ravel() + 1, minlength=self.values.size + 1)[1:]
+                counts = np.bincount(to_host(self.index).ravel() + 1, minlength=self.values.size + 1)[1:]
+                self._uses = to_device(np.ascontiguousarray(counts, np.int64), self.device)
         return self._uses
 
     def nonzeros(self):
         """Weights that are not 0."""
         if self.pattern is None:
-            return int(np.count_nonzero(self.values))
+            return int(np.count_nonzero(to_host(self.values)))
         return int(self.uses()[self.values != 0].sum())
 
     def add_gradient(self, gradient):
@@ -170,22 +185,47 @@ class Parameter:
         ----------
         gradient : ndarray of shape `shape`
         """
+        xp, kernels = array_module(self.values), kernels_for(self.device, "shared_products")
         if self.pattern is None:
-            self.gradient += gradient
+            if xp is not np and self._gradient is None and self._parts is None:
+                self._gradient = xp.ascontiguousarray(gradient)  # the first is kept as it is: no zeros to add it to
+            else:
+                self.gradient += gradient
             return
-        kernels_for("cpu", "shared_products").gather_gradients(
-            np.ascontiguousarray(gradient, self.values.dtype).reshape(-1),
+        if xp is not np and self._segments is None:
+            self._segments = kernels.segments(to_host(self.index).reshape(-1), self.values.size, self.device)
+        more = () if xp is np else (self._segments,)
+        kernels.gather_gradients(
+            xp.ascontiguousarray(gradient, self.values.dtype).reshape(-1),
             self.index.reshape(-1),
             self._flat_signs(),
             self.gradient,
+            *more,
         )
 
+    def add_gradient_parts(self, parts):
+        """Add the gradient by the array, in parts: on a GPU they are not added up before a step asks for them.
+
+        Parameters
+        ----------
+        parts : ndarray of shape (n_parts, *shape)
+        """
+        fresh = self._gradient is None and self._parts is None
+        if fresh and self.pattern is None and self.device != "cpu":
+            self._parts = parts
+        else:
+            self.add_gradient(parts.sum(axis=0))
+
     def _flat_signs(self):
-        return np.empty(0, np.int8) if self.signs is None else self.signs.reshape(-1)
+        if self.signs is None:
+            return array_module(self.values).empty(0, np.int8)
+        return self.signs.reshape(-1)
 
     def reset_gradient(self):
         """Start a new sum."""
-        if self._gradient is not None:
+        if self.device != "cpu" and self.pattern is None:
+            self._gradient = self._parts = None
+        elif self._gradient is not None:
             self._gradient[...] = 0
 
     def penalty(self, l1=0.0, l2=0.0):
@@ -193,7 +233,7 @@ class Parameter:
         l1, l2 = l1 + self.l1, l2 + self.l2
         if not (l1 or l2):
             return 0.0
-        magnitudes = np.abs(self.values.astype(np.float64))
+        magnitudes = abs(self.values.astype(np.float64))
         total = 0.0
         if l1:
             total += l1 * (self._times_used(magnitudes)).sum()
@@ -208,7 +248,7 @@ class Parameter:
         if l2:
             self.gradient += self._times_used(scalar(l2) * self.values)
         if l1:
-            self.gradient += self._times_used(scalar(l1) * np.sign(self.values))
+            self.gradient += self._times_used(scalar(l1) * array_module(self.values).sign(self.values))
 
     def _times_used(self, array):
         if self.pattern is None:
@@ -218,7 +258,7 @@ class Parameter:
     def project(self):
         """Bring the values back to what is allowed, after a step."""
         if self.nonnegative:
-            np.maximum(self.values, 0, out=self.values)
+            array_module(self.values).maximum(self.values, 0, out=self.values)
         self.changed()
 
 

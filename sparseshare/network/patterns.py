@@ -23,6 +23,7 @@ class Pattern(ABC):
     """
 
     nbytes = 0
+    _stays_on_host = ("indices", "fixed_signs", "bits", "starts", "base", "merged")  # the index made of them does not
 
     def __init__(self, shape, n_values):
         self.shape, self.n_values = tuple(int(length) for length in shape), int(n_values)

@@ -9,11 +9,14 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sparseshare.callbacks import EpochReports, report_epoch
+from sparseshare.devices import array_module, device_of, to_device
 
+from .losses import value_of
 from .optimizers import scheduled_rate
 
 _RISEN = 10  # times the loss before training: one that training has made worse
 _DIVIDE, _SMALLEST = 5.0, 1e-6  # what "adaptive" does to the rate, and below what it stops, as scikit-learn's
+_TOGETHER = 256  # losses of batches that a GPU adds up at a time
 
 
 @dataclass
@@ -23,9 +26,9 @@ class Plan:
     Attributes
     ----------
     loss : callable
-        ``loss(outputs, targets) -> value, gradient``.
+        ``loss(outputs, targets) -> value, gradient``. On a GPU the value may be an array that adds up to it.
     optimizer : object
-        With ``update(parameter, rate)``.
+        With ``step(parameters, rate, l1, l2, penalised)``.
     learning_rate : float
     schedule : str or callable
         See `scheduled_rate`.
@@ -115,9 +118,10 @@ def train(network, read, targets, plan, random_state, *, score=None, reports=Non
     Parameters
     ----------
     network : Network
-    read : callable
-        ``read(rows) -> batch`` for an int array.
-    targets : ndarray of shape (n_samples, ...)
+    read : Batches or callable
+        ``read(rows) -> batch`` for an int array, which lies where the targets do.
+    targets : array of shape (n_samples, ...)
+        For `Batches` on the host, else where the network is computed.
     plan : Plan
     random_state : RandomState
     score : callable or None, default=None
@@ -202,31 +206,78 @@ def train_epoch(network, read, targets, plan, rate, random_state):
     Returns
     -------
     float
-        Mean loss, penalties of the weights at the end included. NaN or infinite if the epoch was broken off.
+        Mean loss, penalties of the weights at the end included. NaN or infinite if the epoch was broken off; a GPU goes
+        through with it, for the host looks at no loss before the end.
     """
     n_samples = len(targets)
     order = random_state.permutation(n_samples) if plan.shuffle else np.arange(n_samples)
     parameters, weights = network.parameters, network.weights()
-    total = 0.0
+    total = _LossSum()
     # A loss past all bounds ends the epoch and is reported; no need for NumPy to do so first.
     with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, n_samples, plan.batch_size):
-            rows = order[start : start + plan.batch_size]
-            outputs, caches = network.forward(read(rows), True, random_state)
-            loss, gradient = plan.loss(outputs, targets[rows])
-            if not isfinite(loss):
+        for batch, wanted in _epoch(read, targets, order, plan.batch_size):
+            n = len(batch)
+            outputs, caches = network.forward(batch, True, random_state)
+            loss, gradient = plan.loss(outputs, wanted)
+            if not total.add(loss, n):
                 return loss
-            total += loss * len(rows)
             for parameter in parameters:
                 parameter.reset_gradient()
             network.backward(gradient, caches)
-            for parameter in weights:
-                parameter.add_penalty_gradient(plan.l1 / len(rows), plan.l2 / len(rows))
-            for parameter in parameters:
-                plan.optimizer.update(parameter, rate)
+            plan.optimizer.step(parameters, rate, plan.l1 / n, plan.l2 / n, weights)
         penalty = _penalty(weights, plan)
-        finite = all(np.isfinite(parameter.values).all() for parameter in parameters)
-    return total / n_samples + penalty if finite else np.nan
+        mean = total.total() / n_samples + penalty
+    return mean if _all_finite(parameters) else np.nan
+
+
+class _LossSum:
+    """Adds up the losses of batches, each times its samples; those of a GPU there, in float64, a few hundred at a time.
+
+    The host never waits for one.
+    """
+
+    def __init__(self):
+        self.sum, self.waiting, self.sums = 0.0, [], []
+
+    def add(self, loss, n_samples):
+        """Whether the loss may be finite: of a loss on a GPU that is not known yet."""
+        if device_of(loss) == "cpu":
+            self.sum += loss * n_samples
+            return isfinite(loss)
+        self.waiting.append((loss.reshape(-1), n_samples))
+        if len(self.waiting) == _TOGETHER:
+            self._fold()
+        return True
+
+    def _fold(self):
+        losses, counts = zip(*self.waiting, strict=True)
+        xp = array_module(losses[0])
+        weights = xp.asarray(np.repeat(np.array(counts, np.float64), [loss.size for loss in losses]))
+        self.sums.append((xp.concatenate(losses) * weights).sum())
+        self.waiting = []
+
+    def total(self):
+        """The sum."""
+        if self.waiting:
+            self._fold()
+        return self.sum + sum(map(float, self.sums))
+
+
+def _epoch(read, targets, order, size):
+    """Batches and their targets."""
+    if hasattr(read, "epoch"):
+        yield from read.epoch(targets, order, size)
+        return
+    order = to_device(order, device_of(targets))
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        yield read(rows), targets[rows]
+
+
+def _all_finite(parameters):
+    """Whether no value is NaN or infinite; a GPU is asked once for all."""
+    flags = [array_module(parameter.values).isfinite(parameter.values).all() for parameter in parameters]
+    return not flags or bool(array_module(flags[0]).stack(flags).all())
 
 
 def _penalty(weights, plan):
@@ -236,8 +287,11 @@ def _penalty(weights, plan):
 def _loss_of_some(network, read, targets, plan):
     """Loss of a batch from all over the samples; infinite, so that nothing counts as a rise, if it is not finite."""
     rows = np.linspace(0, len(targets) - 1, min(len(targets), plan.batch_size)).astype(int)
+    rows = to_device(rows, device_of(targets))
     with np.errstate(over="ignore", invalid="ignore"):
-        loss = plan.loss(network.output(read(rows)), targets[rows])[0] + _penalty(network.weights(), plan)
+        batch = read(rows)
+        wanted = to_device(targets[rows], device_of(batch))
+        loss = value_of(plan.loss(network.output(batch), wanted)[0]) + _penalty(network.weights(), plan)
     return loss if isfinite(loss) else inf
 
 
