@@ -5,7 +5,7 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.sparse import issparse
 
-from .devices import on_gpu
+from .devices import on_gpu, to_host
 
 
 def check_number(name, value, low=None, high=None, *, integer=False, allow_none=False, open_low=False, of=None):
@@ -238,7 +238,7 @@ def check_signals(X, n_features=None, *, name="X"):
 
 
 def check_stack(X, n_axes=2, *, name="X", one="image"):
-    """Accept images, signals or volumes as one array or as a list in which sizes may differ. Nothing is copied.
+    """Accept images, signals or volumes as one array or as a list in which sizes may differ; nothing is copied.
 
     Parameters
     ----------
@@ -258,7 +258,7 @@ def check_stack(X, n_axes=2, *, name="X", one="image"):
     ValueError, TypeError
         For sparse and masked arrays, what holds no numbers, and what is empty.
     """
-    if issparse(X):
+    if issparse(X) or (on_gpu(X) and hasattr(X, "tocsr")):
         raise TypeError(f"Sparse data was passed for {name}, but {one}s must be dense: use its toarray()")
     if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1 and len(X) and np.ndim(X[0]) >= n_axes:
         X = list(X)
@@ -284,7 +284,7 @@ def check_each_finite(images, first=0, *, one="image", hint=""):
 
     Parameters
     ----------
-    images : float ndarray of shape (n, ...)
+    images : float array of shape (n, ...)
     first : int, default=0
         Number of the first.
     one : str, default="image"
@@ -298,9 +298,9 @@ def check_each_finite(images, first=0, *, one="image", hint=""):
     """
     with np.errstate(over="ignore", invalid="ignore"):
         # A sum is finite only if all its terms are, and costs half as much as looking at each.
-        if np.isfinite(images.sum(dtype=np.float64)):
+        if np.isfinite(float(images.sum(dtype=np.float64))):
             return
-    for number, image in enumerate(images):
+    for number, image in enumerate(to_host(images)):
         if not np.isfinite(image).all():
             entry = "pixel" if one == "image" else "sample"
             raise ValueError(
@@ -406,7 +406,7 @@ def _as_array(X, name):
 def _check_image(array, name):
     if isinstance(array, np.ma.MaskedArray):
         raise ValueError(f"{name} is a masked array, whose mask would be lost: fill in what is missing")
-    array = np.asarray(array)
+    array = array if on_gpu(array) else np.asarray(array)
     check_kind(array, name)
     return array
 
