@@ -7,6 +7,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.utils.random import sample_without_replacement
 
+from sparseshare.devices import array_module, on_gpu
 from sparseshare.validation import check_each_finite, check_image_shape, check_stack, compute_dtype
 
 from .patches import PatchGrid
@@ -14,6 +15,7 @@ from .patches import PatchGrid
 _PATCHES = 4096  # of a part: enough for threads to be worth their start, little enough for memory not to matter
 _IMAGES = 64  # of a part: their pooled codes are held at once
 _READ = 2**22  # pixels looked at at once
+_READ_ON_GPU = 2**26
 _GREY = 255.0
 
 
@@ -44,6 +46,8 @@ class Images:
     Attributes
     ----------
     n_images, n_channels : int
+    resident : bool
+        Whether they live on a GPU.
     dtype : numpy.dtype
         float32 or float64, what to compute in.
     same_shape : (int, int) or None
@@ -52,7 +56,7 @@ class Images:
 
     def __init__(self, arrays, n_channels, stacked):
         self.arrays, self.n_channels, self.stacked = arrays, n_channels, stacked
-        self.n_images = len(arrays)
+        self.n_images, self.resident = len(arrays), on_gpu(arrays if stacked else arrays[0])
         self.dtype = compute_dtype(arrays) if stacked else compute_dtype(*arrays)
         shapes = {arrays.shape[1:3]} if stacked else {array.shape[:2] for array in arrays}
         self.same_shape = tuple(shapes.pop()) if len(shapes) == 1 else None
@@ -67,7 +71,7 @@ class Images:
         Returns
         -------
         ndarray of shape (last - first, bottom - top, width * n_channels)
-            C-contiguous, of `dtype`.
+            C-contiguous, of `dtype`, where the images live.
 
         Raises
         ------
@@ -75,10 +79,11 @@ class Images:
             For NaN and infinity; the message says in which image.
         """
         if self.stacked:
-            images = self.arrays[first:last, top:bottom]
+            images, xp = self.arrays[first:last, top:bottom], array_module(self.arrays)
         else:
-            images = np.stack([np.asarray(array)[top:bottom] for array in self.arrays[first:last]])
-        images = np.ascontiguousarray(images, dtype=self.dtype).reshape(*images.shape[:2], -1)
+            xp = array_module(self.arrays[first])
+            images = xp.stack([array[top:bottom] for array in self.arrays[first:last]])
+        images = xp.ascontiguousarray(images, dtype=self.dtype).reshape(*images.shape[:2], -1)
         check_each_finite(images, first)
         return images
 
@@ -90,11 +95,11 @@ class Images:
         low, high : float
             The least and the largest.
         """
-        low, high, first = np.inf, -np.inf, 0
+        low, high, first, most = np.inf, -np.inf, 0, _READ_ON_GPU if self.resident else _READ
         while first < self.n_images:
             last = first + 1
             size = prod(self.shape(first)) * self.n_channels
-            while last < self.n_images and (last + 1 - first) * size <= _READ and self.shape(last) == self.shape(first):
+            while last < self.n_images and (last + 1 - first) * size <= most and self.shape(last) == self.shape(first):
                 last += 1
             pixels = self.pixels(first, last)
             low, high, first = min(low, float(pixels.min())), max(high, float(pixels.max())), last
@@ -122,17 +127,17 @@ class Images:
                 known[shape] = self.grid(number, patch_shape, stride)
         return [known[self.shape(number)] for number in range(self.n_images)]
 
-    def parts(self, grids):
+    def parts(self, grids, n_patches=_PATCHES, n_images=_IMAGES):
         """Work to share out: images of one shape up to a number of patches, or rows of patches of a large one."""
         parts, block, first = [], 0, 0
         while first < self.n_images:
             grid, last = grids[first], first + 1
             rows, columns = grid.grid_shape
-            if grid.n_patches > _PATCHES:
-                step = max(1, _PATCHES // columns)
+            if grid.n_patches > n_patches:
+                step = max(1, n_patches // columns)
                 parts += [Part(first, last, top, min(top + step, rows), block) for top in range(0, rows, step)]
             else:
-                most = min(self.n_images, first + min(_IMAGES, _PATCHES // grid.n_patches))
+                most = min(self.n_images, first + min(n_images, n_patches // grid.n_patches))
                 while last < most and grids[last] is grid:
                     last += 1
                 parts.append(Part(first, last, 0, rows, block))
@@ -145,8 +150,8 @@ class Images:
         chosen = np.arange(ends[-1])
         if n_patches < ends[-1]:
             chosen = np.sort(sample_without_replacement(int(ends[-1]), n_patches, random_state=random_state))
-        rows = np.empty((len(chosen), grids[0].n_features), self.dtype)
-        if self.stacked:
+        rows = array_module(self.arrays[0]).empty((len(chosen), grids[0].n_features), self.dtype)
+        if self.stacked and not self.resident:
             number, place = np.divmod(chosen, grids[0].n_patches)
             y, x = np.divmod(place, grids[0].grid_shape[1])
             stride = grids[0].stride
@@ -158,15 +163,25 @@ class Images:
                     patches = np.moveaxis(patches, 1, -1)
                 rows[part] = patches.reshape(len(patches), -1)
             return rows
-        edges = np.searchsorted(chosen, np.concatenate([[0], ends]))
-        for number in np.flatnonzero(np.diff(edges)):
-            own = slice(edges[number], edges[number + 1])
-            grid = grids[number]
-            y, x = np.divmod(chosen[own] - (ends[number] - grid.n_patches), grid.grid_shape[1])
-            image = self.pixels(number, number + 1).reshape(grid.image_shape)
-            windows = grid.view(image)
-            rows[own] = windows[y, x].reshape(len(y), -1)
+        starts = np.concatenate([[0], ends])
+        edges = np.searchsorted(chosen, starts)
+        for first, last in self._together(grids):
+            own = slice(edges[first], edges[last])
+            if own.start == own.stop:
+                continue
+            height, width = self.shape(first)
+            one = grids[first]
+            grid = PatchGrid((last - first, height, width), (1, *one.patch_shape), (1, *one.stride), self.n_channels)
+            images = self.pixels(first, last).reshape(grid.image_shape)
+            rows[own] = grid.take(images, chosen[own] - starts[first])
         return rows
+
+    def _together(self, grids):
+        """Images of a stack that are few enough to be cast at once; else one at a time."""
+        if not self.stacked:
+            return [(number, number + 1) for number in range(self.n_images)]
+        step = max(1, _READ_ON_GPU // (prod(self.same_shape) * self.n_channels))
+        return [(first, min(first + step, self.n_images)) for first in range(0, self.n_images, step)]
 
 
 def check_images(X, image_shape=None, *, fitted_shape=None, name="X"):
@@ -175,6 +190,7 @@ def check_images(X, image_shape=None, *, fitted_shape=None, name="X"):
     Parameters
     ----------
     X : array of shape (n, height, width[, n_channels]), (n, height * width * n_channels), or list of images
+        NumPy's, or CuPy's, which stay where they are.
     image_shape : tuple of 2 or 3 ints or None, default=None
         Height, width and channels of images given as flat rows. None: square images of one channel.
     fitted_shape : tuple or None, default=None

@@ -3,8 +3,8 @@
 from math import prod
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
+from sparseshare.devices import array_module, device_of, on_gpu, to_device
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, thread_count
 from sparseshare.validation import check_axes, check_number, compute_dtype
@@ -16,7 +16,8 @@ class PatchGrid:
     """Where the patches of an image lie.
 
     Patches start at the multiples of `stride` that leave room for a whole patch. They are numbered along the last axis
-    first; the entries of a patch are ordered likewise, channels last.
+    first; the entries of a patch are ordered likewise, channels last. Arrays may be NumPy's or CuPy's: all is computed
+    where they live.
 
     Parameters
     ----------
@@ -84,12 +85,33 @@ class PatchGrid:
         return self.shape if self.n_channels is None else (*self.shape, self.n_channels)
 
     def view(self, image):
-        """The patches as a read-only view of shape ``(*grid_shape, *patch_shape[, n_channels])``: nothing is copied."""
-        image = self._check(image)
+        """The patches as a view of shape ``(*grid_shape, *patch_shape[, n_channels])``, not to be written to."""
+        image, xp = self._check(image), array_module(image)
         spatial = tuple(range(len(self.shape)))
-        windows = sliding_window_view(image, self.patch_shape, axis=spatial)
+        windows = xp.lib.stride_tricks.sliding_window_view(image, self.patch_shape, axis=spatial)
         windows = windows[tuple(slice(None, None, step) for step in self.stride)]
-        return windows if self.n_channels is None else np.moveaxis(windows, len(self.shape), -1)
+        return windows if self.n_channels is None else xp.moveaxis(windows, len(self.shape), -1)
+
+    def take(self, image, numbers):
+        """Patches of any numbers as rows.
+
+        Parameters
+        ----------
+        image : ndarray of shape `image_shape`
+        numbers : ndarray of int64 of shape (n,), of the host
+
+        Returns
+        -------
+        ndarray of shape (n, n_features)
+            Of the dtype of the image on the CPU; on a GPU float32 stays float32, all else becomes float64.
+        """
+        image = self._check(image)
+        if not on_gpu(image):
+            return self.view(image)[np.unravel_index(numbers, self.grid_shape)].reshape(len(numbers), -1)
+        box, rows = self._as_box(image, len(numbers))
+        take = kernels_for(device_of(image), "patches").take_patches
+        take(box, 0, self._patch, self._stride, self._grid, rows, to_device(numbers, device_of(image)))
+        return rows
 
     def extract(self, image, first=0, last=None, *, out=None, n_jobs=None):
         """Patches `first` to `last` (excluded; None: all) as rows.
@@ -108,11 +130,13 @@ class PatchGrid:
         -------
         ndarray of shape (last - first, n_features)
         """
-        image = self._check(image)
-        image = np.ascontiguousarray(image, dtype=compute_dtype(image))
-        last = self.n_patches if last is None else last
-        rows = np.empty((last - first, self.n_features), image.dtype) if out is None else out
-        take, box = kernels_for("cpu", "patches").take_patches, image.reshape(self._box)
+        image, last = self._check(image), self.n_patches if last is None else last
+        box, rows = self._as_box(image, last - first, out)
+        device = device_of(image)
+        take = kernels_for(device, "patches").take_patches
+        if device != "cpu":
+            take(box, first, self._patch, self._stride, self._grid, rows)
+            return rows
 
         def work(number, _):
             start = number * _ROWS
@@ -129,13 +153,16 @@ class PatchGrid:
         ----------
         rows : ndarray of shape (n, n_features)
         total : ndarray of shape `image_shape`, C-contiguous
-            In and out.
+            In and out; of float64 on a GPU.
         first : int, default=0
         n_jobs : int or None, default=None
             Threads; None means all. Each owns a part of `total`, so the sums do not depend on how many there are.
         """
-        add, box = kernels_for("cpu", "patches").add_patches, total.reshape(self._box)
-        rows = np.ascontiguousarray(rows)
+        device, box = device_of(rows), total.reshape(self._box)
+        add, rows = kernels_for(device, "patches").add_patches, array_module(rows).ascontiguousarray(rows)
+        if device != "cpu":
+            add(rows, first, self._patch, self._stride, self._grid, np.zeros(3, np.int64), np.array(box.shape), box)
+            return
         axis = 3 - len(self.shape)
         n_threads = min(thread_count(n_jobs), 1 + rows.size // 2**16, box.shape[axis])
         edges = np.linspace(0, box.shape[axis], n_threads + 1).astype(np.int64)
@@ -176,7 +203,7 @@ class PatchGrid:
         -------
         ndarray of shape `image_shape`
         """
-        rows = np.asarray(rows)
+        rows = rows if on_gpu(rows) else np.asarray(rows)
         if rows.shape != (self.n_patches, self.n_features):
             raise ValueError(
                 f"rows must have shape {(self.n_patches, self.n_features)} for a grid of {self.grid_shape} patches, "
@@ -184,10 +211,10 @@ class PatchGrid:
             )
         dtype = compute_dtype(rows)
         rows = rows.astype(dtype, copy=False)
-        total = np.zeros(self.image_shape)
+        total = array_module(rows).zeros(self.image_shape)
         self.add(rows, total, n_jobs=n_jobs)
         if average:
-            counts = np.maximum(self.coverage(), 1)
+            counts = to_device(np.maximum(self.coverage(), 1), device_of(rows))
             counts = counts if self.n_channels is None else counts[..., None]
             total /= counts
             if dtype == np.float64:
@@ -196,14 +223,21 @@ class PatchGrid:
 
     def _left(self, rows, mean, n_jobs):
         """Sums of what patches differ from their mean: rounding, which float32 numbers do not have in float64 sums."""
-        left = np.zeros(self.image_shape)
+        left = array_module(rows).zeros(self.image_shape)
         for first in range(0, len(rows), 16 * _ROWS):
             part = rows[first : first + 16 * _ROWS]
             self.add(part - self.extract(mean, first, first + len(part), n_jobs=n_jobs), left, first, n_jobs=n_jobs)
         return left
 
+    def _as_box(self, image, n_rows, out=None):
+        """An image as the kernels take it, and where they write patches."""
+        xp = array_module(image)
+        image = xp.ascontiguousarray(image, dtype=compute_dtype(image))
+        rows = xp.empty((n_rows, self.n_features), image.dtype) if out is None else out
+        return image.reshape(self._box), rows
+
     def _check(self, image):
-        image = np.asarray(image)
+        image = image if on_gpu(image) else np.asarray(image)
         if image.shape != self.image_shape:
             raise ValueError(f"this grid is for images of shape {self.image_shape}, got one of {image.shape}")
         return image

@@ -4,17 +4,41 @@ import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sparseshare.validation import check_number
+from sparseshare.devices import (
+    Movable,
+    array_module,
+    computing_on,
+    device_of,
+    on_gpu,
+    resolve_device,
+    rows_that_fit,
+    to_device,
+    to_host,
+)
+from sparseshare.staging import StagedRows
+from sparseshare.validation import check_number, check_signals
 
 _ROWS = 4096  # rows worked on at a time: their temporaries stay small
+_COPIES = 6  # of a row that the work on a GPU makes at most, in float64
 _RANK = 1e-12  # share of the largest eigenvalue below which an eigenvalue is rounding
 
 
-class _RowTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class _RowTransformer(OneToOneFeatureMixin, Movable, TransformerMixin, BaseEstimator):
     """Dense rows of numbers in, as many columns out, float32 kept."""
 
     def _check(self, X, reset):
-        return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
+        """Rows where they live, and the device to compute on."""
+        device = resolve_device(self.device, X, None if reset else vars(self).get("mean_"))
+        if not on_gpu(X):
+            return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32]), device
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        X, dtype = check_signals(X)
+        if hasattr(X, "tocsr"):
+            raise TypeError("Sparse data was passed for X, but dense data is required: use its toarray()")
+        X = X.astype(dtype, order="C", copy=False)
+        if not bool(array_module(X).isfinite(X).all()):
+            raise ValueError("Input X contains NaN or infinity: every entry must be a finite number")
+        return X, device
 
     def _check_back(self, X):
         """Rows to be turned back: without the names that a transformed frame may have lost."""
@@ -22,17 +46,39 @@ class _RowTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             X = X.to_numpy()
         return self._check(X, reset=False)
 
-    def _by_blocks(self, X, function):
-        out = np.empty_like(X, order="C")
-        for start in range(0, len(X), _ROWS):
-            rows = slice(start, start + _ROWS)
-            out[rows] = function(X[rows])
+    def _by_blocks(self, X, device, function):
+        """``function(rows)`` of all rows, in an array where X lives."""
+        out = array_module(X).empty(X.shape, X.dtype)
+        for rows, block in blocks(X, device):
+            out[rows] = function(block) if on_gpu(X) == on_gpu(block) else to_host(function(block))
         return out
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def blocks(X, device):
+    """Rows of X with their numbers (a slice), a few at a time, on the device where they are worked on.
+
+    Parameters
+    ----------
+    X : ndarray or CuPy array of shape (n, n_features)
+    device : str
+        "cpu" or "cuda:N".
+    """
+    if device == "cpu":
+        for start in range(0, len(X), _ROWS):
+            rows = slice(start, start + _ROWS)
+            yield rows, X[rows]
+        return
+    with computing_on(device):
+        n_rows = rows_that_fit(device, _COPIES * 8 * X.shape[1])
+        pieces = StagedRows(X, X.dtype, device, n_rows)
+        for rows, block in pieces:
+            yield rows, block
+            pieces.prefetch()
 
 
 class ContrastNormalization(_RowTransformer):
@@ -46,6 +92,9 @@ class ContrastNormalization(_RowTransformer):
         Added to the variances, in squared units of the data: 10 is meant for grey values of 0 to 255 and tells flat
         patches from noise; for values of 0 to 1 it is ``10 / 255**2``. 0 gives all rows that are not constant
         variance 1.
+    device : str, default="auto"
+        "auto" computes where X lives: NumPy on the CPU, CuPy on its GPU. "cuda" and "cuda:N" move NumPy over in pieces,
+        and return NumPy.
 
     Attributes
     ----------
@@ -83,8 +132,9 @@ class ContrastNormalization(_RowTransformer):
            [  7.,   7.,   7.,   7.]])
     """
 
-    def __init__(self, epsilon=10.0):
+    def __init__(self, epsilon=10.0, device="auto"):
         self.epsilon = epsilon
+        self.device = device
 
     def fit(self, X, y=None):
         """Check the parameter and remember the number of columns.
@@ -114,13 +164,13 @@ class ContrastNormalization(_RowTransformer):
         ndarray of shape (n_samples, n_features)
             float32 if X is float32, else float64.
         """
-        epsilon, X = self._epsilon(), self._check(X, reset=False)
+        epsilon, (X, device) = self._epsilon(), self._check(X, reset=False)
 
         def normalize(rows):
             centred, _, scales = _centred(rows, epsilon)
-            return centred / np.where(scales > 0, scales, 1)
+            return centred / array_module(rows).where(scales > 0, scales, 1)
 
-        return self._by_blocks(X, normalize)
+        return self._by_blocks(X, device, normalize)
 
     def statistics(self, X):
         """What `transform` removes: the means of the rows, and the numbers that it divides them by.
@@ -133,12 +183,12 @@ class ContrastNormalization(_RowTransformer):
         -------
         means, scales : ndarrays of float64 of shape (n_samples,)
         """
-        epsilon, X = self._epsilon(), self._check(X, reset=False)
-        means, scales = np.empty(len(X)), np.empty(len(X))
-        for start in range(0, len(X), _ROWS):
-            rows = slice(start, start + _ROWS)
-            _, mean, scale = _centred(X[rows], epsilon)
-            means[rows], scales[rows] = mean[:, 0], scale[:, 0]
+        epsilon, (X, device) = self._epsilon(), self._check(X, reset=False)
+        home, xp = device_of(X), array_module(X)
+        means, scales = xp.empty(len(X)), xp.empty(len(X))
+        for rows, block in blocks(X, device):
+            _, mean, scale = _centred(block, epsilon)
+            means[rows], scales[rows] = to_device(mean[:, 0], home), to_device(scale[:, 0], home)
         return means, scales
 
     def inverse_transform(self, X, means=None, scales=None):
@@ -164,21 +214,23 @@ class ContrastNormalization(_RowTransformer):
         ValueError
             If `scales` is None and cannot be computed, or `means` or `scales` have another shape.
         """
-        epsilon, X = self._epsilon(), self._check_back(X)
-        means = np.zeros(len(X)) if means is None else _one_a_row("means", means, len(X))
+        epsilon, (X, _) = self._epsilon(), self._check_back(X)
+        resolve_device(self.device, X, means, scales)
+        xp = array_module(X)
+        means = xp.zeros(len(X)) if means is None else _one_a_row("means", means, X)
         if scales is not None:
-            scales = _one_a_row("scales", scales, len(X))
+            scales = _one_a_row("scales", scales, X)
         else:
-            variances = np.var(X, axis=1, dtype=np.float64)
+            variances = xp.var(X, axis=1, dtype=np.float64)
             if epsilon == 0:
                 raise ValueError("with epsilon=0 the contrast is lost: give scales, from statistics(X)")
-            if (variances >= 1).any():
-                row = int(np.argmax(variances >= 1))
+            if bool((variances >= 1).any()):
+                row = int((variances >= 1).argmax())
                 raise ValueError(
-                    f"row {row} of X has variance {variances[row]:g}; rows from transform have less than 1. Give "
-                    "scales, from statistics(X)"
+                    f"row {row} of X has variance {float(variances[row]):g}; rows from transform have less than 1. "
+                    "Give scales, from statistics(X)"
                 )
-            scales = np.sqrt(epsilon / (1 - variances))
+            scales = xp.sqrt(epsilon / (1 - variances))
         return (X * scales[:, None] + means[:, None]).astype(X.dtype, copy=False)
 
     def _epsilon(self):
@@ -202,6 +254,9 @@ class ZCAWhitening(_RowTransformer):
         Added to the eigenvalues d, in squared units of the data: directions of less variance are damped rather than
         blown up. 0.1 is meant for patches after `ContrastNormalization`. With 0, directions without variance are left
         out.
+    device : str, default="auto"
+        "auto" computes where X lives: NumPy on the CPU, CuPy on its GPU. "cuda" and "cuda:N" move NumPy over in pieces,
+        and return NumPy. Fitted to CuPy arrays, the attributes are CuPy arrays.
 
     Attributes
     ----------
@@ -241,8 +296,9 @@ class ZCAWhitening(_RowTransformer):
     True
     """
 
-    def __init__(self, epsilon=0.1):
+    def __init__(self, epsilon=0.1, device="auto"):
         self.epsilon = epsilon
+        self.device = device
 
     def fit(self, X, y=None):
         """Compute means, covariance and the whitening matrix.
@@ -256,8 +312,9 @@ class ZCAWhitening(_RowTransformer):
         -------
         self
         """
+        X, device = self._check(X, reset=True)
         self.n_samples_seen_ = 0
-        return self._learn(self._check(X, reset=True))
+        return self._learn(X, device)
 
     def partial_fit(self, X, y=None):
         """Add rows to those that means and covariance are computed from.
@@ -272,10 +329,10 @@ class ZCAWhitening(_RowTransformer):
         self
         """
         first = not hasattr(self, "n_samples_seen_")
-        X = self._check(X, reset=first)
+        X, device = self._check(X, reset=first)
         if first:
             self.n_samples_seen_ = 0
-        return self._learn(X)
+        return self._learn(X, device)
 
     def transform(self, X):
         """Whitened rows.
@@ -290,9 +347,9 @@ class ZCAWhitening(_RowTransformer):
             float32 if X is float32, else float64.
         """
         check_is_fitted(self)
-        X = self._check(X, reset=False)
-        mean, matrix = self.mean_.astype(X.dtype), self.whitening_.astype(X.dtype)
-        return self._by_blocks(X, lambda rows: (rows - mean) @ matrix)
+        X, device = self._check(X, reset=False)
+        mean, matrix = (to_device(array.astype(X.dtype), device) for array in (self.mean_, self.whitening_))
+        return self._by_blocks(X, device, lambda rows: (rows - mean) @ matrix)
 
     def inverse_transform(self, X):
         """Rows whose whitening is given, mean included.
@@ -306,11 +363,11 @@ class ZCAWhitening(_RowTransformer):
         ndarray of shape (n_samples, n_features)
         """
         check_is_fitted(self)
-        X = self._check_back(X)
-        mean, matrix = self.mean_.astype(X.dtype), self.coloring_.astype(X.dtype)
-        return self._by_blocks(X, lambda rows: rows @ matrix + mean)
+        X, device = self._check_back(X)
+        mean, matrix = (to_device(array.astype(X.dtype), device) for array in (self.mean_, self.coloring_))
+        return self._by_blocks(X, device, lambda rows: rows @ matrix + mean)
 
-    def _learn(self, X):
+    def _learn(self, X, device):
         """Merge the moments of X with those so far, block by block (Chan, Golub, LeVeque 1983), and take roots."""
         epsilon = check_number("epsilon", self.epsilon, 0, of=type(self).__name__)
         n_features = X.shape[1]
@@ -319,14 +376,16 @@ class ZCAWhitening(_RowTransformer):
         else:
             count = self.n_samples_seen_
             mean, scatter = self.mean_, self.covariance_ * count
+        mean, scatter = to_device(mean, device), to_device(scatter, device)
         with np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, len(X), _ROWS):
-                rows = X[start : start + _ROWS].astype(np.float64, copy=False)
+            for _, rows in blocks(X, device):
+                rows = rows.astype(np.float64, copy=False)
                 block_mean = rows.mean(axis=0)
                 rows = rows - block_mean
                 step, total = block_mean - mean, count + len(rows)
-                scatter = scatter + rows.T @ rows + np.outer(step, step) * (count * len(rows) / total)
+                scatter = scatter + rows.T @ rows + step[:, None] * step * (count * len(rows) / total)
                 mean, count = mean + step * (len(rows) / total), total
+        mean, scatter = to_host(mean), to_host(scatter)
         if not np.isfinite(scatter).all():
             raise ValueError("X has values whose squares overflow: scale it down")
         values, vectors = np.linalg.eigh(scatter / count)
@@ -334,28 +393,30 @@ class ZCAWhitening(_RowTransformer):
         kept = values > _RANK * values[-1] if epsilon == 0 else np.ones(n_features, bool)
         roots = np.sqrt(values[kept] + epsilon)
         vectors = vectors[:, kept]
-        self.mean_, self.covariance_, self.n_samples_seen_ = mean, scatter / count, count
-        self.whitening_ = (vectors / roots) @ vectors.T
-        self.coloring_ = (vectors * roots) @ vectors.T
+        self.n_samples_seen_, home = count, device_of(X)
+        self.mean_, self.covariance_ = to_device(mean, home), to_device(scatter / count, home)
+        self.whitening_ = to_device((vectors / roots) @ vectors.T, home)
+        self.coloring_ = to_device((vectors * roots) @ vectors.T, home)
         return self
 
 
 def _centred(rows, epsilon):
     """Rows without their means, and means and contrasts as columns of float64."""
-    first = rows[:, :1]
+    xp, first = array_module(rows), rows[:, :1]
     with np.errstate(over="ignore", invalid="ignore"):
         # Less the first entry beforehand: what is constant becomes exactly zero, and little contrast keeps its digits.
         rows = rows - first
         means = rows.mean(axis=1, dtype=np.float64, keepdims=True)
         rows = rows - means.astype(rows.dtype)
-        variances = np.square(rows, dtype=np.float64).mean(axis=1, keepdims=True)
-    if not np.isfinite(variances).all():
+        variances = xp.square(rows, dtype=np.float64).mean(axis=1, keepdims=True)
+    if not bool(xp.isfinite(variances).all()):
         raise ValueError("X has values whose squares overflow: scale it down")
-    return rows, means + first, np.sqrt(variances + epsilon)
+    return rows, means + first, xp.sqrt(variances + epsilon)
 
 
-def _one_a_row(name, values, n_rows):
-    values = np.asarray(values, dtype=np.float64)
-    if values.shape != (n_rows,):
-        raise ValueError(f"{name} must have one number a row, shape ({n_rows},), got shape {values.shape}")
-    return values
+def _one_a_row(name, values, X):
+    if not on_gpu(values):
+        values = np.asarray(values, dtype=np.float64)
+    if values.shape != X.shape[:1]:
+        raise ValueError(f"{name} must have one number a row, shape ({len(X)},), got shape {values.shape}")
+    return to_device(values.astype(np.float64, copy=False), device_of(X))
