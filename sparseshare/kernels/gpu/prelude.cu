@@ -42,6 +42,55 @@ __device__ __forceinline__ void warp_argmax(T& value, int& index) {
   }
 }
 
+// The same where no value is negative, for which newer devices have an instruction.
+__device__ __forceinline__ void warp_best(double& score, int& index) { warp_argmax(score, index); }
+__device__ __forceinline__ void warp_best(float& score, int& index) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  const unsigned mine = __float_as_uint(score), top = __reduce_max_sync(FULL, mine);
+  index = __reduce_min_sync(FULL, mine == top ? index : 0x7fffffff);
+  score = __uint_as_float(top);
+#else
+  warp_argmax(score, index);
+#endif
+}
+
+// The best of a block, for all its threads. `scores` and `indices` have an entry a warp; a barrier has to come between
+// two calls.
+template <typename T>
+__device__ __forceinline__ void block_best(T& score, int& index, T* scores, int* indices) {
+  warp_best(score, index);
+  if (blockDim.x == WARP) {
+    __syncwarp();
+    return;
+  }
+  const int lane = threadIdx.x % WARP, warps = blockDim.x / WARP;
+  if (lane == 0) {
+    scores[threadIdx.x / WARP] = score;
+    indices[threadIdx.x / WARP] = index;
+  }
+  __syncthreads();
+  score = lane < warps ? scores[lane] : T(0);
+  index = lane < warps ? indices[lane] : 0x7fffffff;
+  warp_best(score, index);
+}
+
+// What one vector load or store moves.
+template <typename T>
+struct __align__(16) Pack {
+  static constexpr int size = 16 / sizeof(T);
+  T item[size];
+};
+
+template <typename T>
+__device__ __forceinline__ Pack<T> load_pack(const T* from) {
+  return *reinterpret_cast<const Pack<T>*>(from);
+}
+
+template <typename T>
+__device__ __forceinline__ void store_pack(T* to, const Pack<T>& pack) {
+  *reinterpret_cast<Pack<T>*>(to) = pack;
+}
+
 template <typename T>
 __device__ __forceinline__ T magnitude(T value) {
   return value < T(0) ? -value : value;
