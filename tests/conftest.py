@@ -1,5 +1,7 @@
 """Fixtures and settings shared by all tests."""
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -7,6 +9,38 @@ from hypothesis import settings
 # A kernel compiles at its first call, which no per-example deadline allows for.
 settings.register_profile("sparseshare", deadline=None, print_blob=True)
 settings.load_profile("sparseshare")
+
+
+@functools.cache
+def gpu_problem():
+    """Why tests on a GPU cannot run, or None. Asks the device: that CuPy imports says little."""
+    try:
+        import cupy
+    except Exception as error:  # noqa: BLE001 whatever it is, it is the reason
+        return f"CuPy cannot be imported: {error!r}"
+    try:
+        if not cupy.cuda.is_available():
+            return "CuPy is installed, but there is no usable CUDA device"
+        cupy.zeros(1).sum().item()  # driver, memory and compiler work
+    except Exception as error:  # noqa: BLE001
+        return f"the CUDA device cannot be used: {error!r}"
+    return None
+
+
+def pytest_addoption(parser):
+    parser.addoption("--require-gpu", action="store_true", help="fail instead of skipping when there is no GPU")
+
+
+def pytest_collection_modifyitems(config, items):
+    marked = [item for item in items if "gpu" in item.keywords and item.get_closest_marker("gpu")]
+    if not marked and not config.getoption("--require-gpu"):
+        return
+    problem = gpu_problem()
+    if problem and config.getoption("--require-gpu"):
+        raise pytest.UsageError(f"--require-gpu: {problem}")
+    for item in marked:
+        if problem:
+            item.add_marker(pytest.mark.skip(reason=problem))
 
 
 @pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])

@@ -1,0 +1,294 @@
+"""CUDA kernels on the CPU: g++ builds a `.cu` source with cuda_shim.h, the threads of a block take turns as fibers."""
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from types import SimpleNamespace
+
+import numpy as np
+
+HERE = Path(__file__).parent
+ORDERS = ("forward", "reverse", "random")
+COMPILE = ("g++", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-ffp-contract=off", "-w")
+# Without the library of -fsanitize=thread: cuda_shim.cpp takes its reports of accesses.
+MODES = {
+    "plain": {"kernels": ("-O1",), "runtime": ("-O2",), "link": ()},
+    "races": {
+        "kernels": ("-O1", "-g1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
+        "runtime": ("-O2", "-DSHIM_RACES"),
+        "link": ("-ldl",),
+    },
+    "address": {
+        "kernels": ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
+        "runtime": ("-O2", "-g1", "-fsanitize=address"),
+        "link": ("-fsanitize=address,undefined",),
+    },
+}
+SMALL_SHARED, MOST_SHARED = 48 * 1024, 227 * 1024
+settings = SimpleNamespace(
+    order="forward", seed=0, mode="plain", skipped_line=-1, cache=Path(tempfile.gettempdir(), "cuda-shim")
+)
+launches = []  # names of the last thousand kernels launched
+_INSTANCE = re.compile(r"^\s*// instance: (\w+<[^>]*>)", re.MULTILINE)
+_BOUNDS = re.compile(
+    r"template\s*<(?P<template>[^>]*)>\s*__global__\s+(?:void\s+)?__launch_bounds__\((?P<threads>[^),]+)[^)]*\)"
+    r"\s*(?:void\s+)?(?P<name>\w+)"
+)
+
+
+class ShimError(RuntimeError):
+    """A kernel broke a rule of CUDA: divergent barrier, race, written past the end of an array."""
+
+
+@cache
+def shim_problem():
+    """Why kernels cannot be built here, or None."""
+    if sys.platform != "linux":
+        return "the shim for CUDA kernels runs on Linux only"
+    if shutil.which("g++") is None:
+        return "there is no g++ to build CUDA kernels for the CPU"
+    return None
+
+
+@contextmanager
+def using(**changes):
+    """Other settings (order, seed, mode, skipped_line) for a while."""
+    before = {name: getattr(settings, name) for name in changes}
+    vars(settings).update(changes)
+    try:
+        yield settings
+    finally:
+        vars(settings).update(before)
+
+
+def listed_instances(code):
+    """Name expressions in the comments `// instance: name<...>` of a source."""
+    return [_normal(expression) for expression in _INSTANCE.findall(code)]
+
+
+def _normal(expression):
+    return re.sub(r"\s*([<>,])\s*", r"\1", " ".join(expression.split()))
+
+
+def _run(command):
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LD_PRELOAD": ""})
+    if done.returncode:
+        raise RuntimeError(f"g++ refuses the source:\n{done.stderr[:6000]}")
+    return done.stdout
+
+
+@contextmanager
+def _locked(path):
+    import fcntl
+
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(code, expressions, mode):
+    """Path of the library with these instances, built unless it is in the cache."""
+    flags = MODES[mode]
+    parts = [f'#include "cuda_shim.h"\n#line 1 "source.cu"\n{code}\n#line 1 "launches.cpp"\n']
+    for number, expression in enumerate(expressions):
+        parts.append(
+            f'extern "C" __attribute__((visibility("default"))) int launch_{number}(const unsigned* grid, '
+            f"const unsigned* block, long bytes, void** values) "
+            f"{{ return shim::launch(&{expression}, grid, block, bytes, values); }}\n"
+            f'extern "C" __attribute__((visibility("default"))) void describe_{number}(char* text) '
+            f"{{ shim::describe(&{expression}, text); }}\n"
+        )
+    text = "".join(parts)
+    header, runtime = HERE / "cuda_shim.h", HERE / "cuda_shim.cpp"
+    common = repr((COMPILE, flags)).encode() + header.read_bytes() + runtime.read_bytes()
+    key = hashlib.sha256(common + text.encode()).hexdigest()[:20]
+    folder = Path(settings.cache)
+    library = folder / f"{key}.so"
+    if library.exists():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    _forget_old(folder)
+    start = folder / f"runtime-{hashlib.sha256(common).hexdigest()[:20]}.o"
+    with _locked(folder / f"{start.name}.lock"):
+        if not start.exists():
+            made = start.with_suffix(f".{os.getpid()}.tmp.o")
+            _run([*COMPILE, *flags["runtime"], "-I", HERE, "-c", runtime, "-o", made])
+            made.replace(start)
+    with _locked(folder / f"{key}.lock"):
+        if not library.exists():
+            source, made = folder / f"{key}.cpp", folder / f"{key}.{os.getpid()}.tmp"
+            source.write_text(text)
+            _run([*COMPILE, *flags["kernels"], "-I", HERE, "-c", source, "-o", f"{made}.o"])
+            # The version script keeps what libraries share (none of it may be one object in two of them) inside.
+            _run(["g++", "-shared", "-Wl,-Bsymbolic", *flags["link"], f"{made}.o", start, "-o", made])
+            Path(f"{made}.o").unlink()
+            made.replace(library)
+    return library
+
+
+def _forget_old(folder, days=14):
+    for path in folder.iterdir():
+        try:
+            if time.time() - path.stat().st_mtime > days * 86400:
+                path.unlink()
+        except OSError:  # another process was faster
+            continue
+
+
+@cache
+def _load(path):
+    library = ctypes.CDLL(str(path))
+    library.shim_error.restype = ctypes.c_char_p
+    library.shim_static_bytes.restype = ctypes.c_long
+    return library
+
+
+class ShimModule:
+    """What `cupy.RawModule` is for a GPU: kernels of a source, built for the CPU.
+
+    All instances that the source lists are built together, one run of g++ for a source.
+    """
+
+    def __init__(self, code, name_expressions=()):
+        self.code = code
+        asked = [_normal(expression) for expression in name_expressions or ()]
+        listed = listed_instances(code)
+        self.expressions = listed if set(asked) <= set(listed) else list(dict.fromkeys(listed + asked))
+
+    def get_function(self, name):
+        expression = _normal(name)
+        if expression not in self.expressions:
+            raise KeyError(f"no instance {name} among {self.expressions}")
+        return ShimKernel(self, expression)
+
+
+class ShimKernel:
+    """One instance; called with grid, block, NumPy arrays and scalars of the exact types, and shared bytes."""
+
+    def __init__(self, module, expression):
+        self.module, self.expression = module, expression
+        self.max_dynamic_shared_size_bytes = SMALL_SHARED
+        self.most_threads = _launch_bound(module.code, expression)
+        self.arguments = None
+
+    def __call__(self, grid, block, args, *, shared_mem=0):
+        grid, block = _dimensions("grid", grid), _dimensions("block", block)
+        threads = block[0] * block[1] * block[2]
+        if threads > self.most_threads or block[2] > 64:
+            raise ValueError(f"{self.expression}: blocks of {block} threads, {self.most_threads} are allowed")
+        if threads % 32:
+            raise ValueError(f"{self.expression}: blocks of {threads} threads are not whole warps")
+        if grid[0] >= 2**31 or max(grid[1:]) >= 2**16:
+            raise ValueError(f"{self.expression}: a grid of {grid} is more than CUDA takes")
+        if not 0 <= shared_mem <= self.max_dynamic_shared_size_bytes:
+            raise ValueError(f"{self.expression}: {shared_mem} bytes of dynamic shared memory, "
+                             f"{self.max_dynamic_shared_size_bytes} were asked for")  # fmt: skip
+        library = _load(_build(self.module.code, tuple(self.module.expressions), settings.mode))
+        number = self.module.expressions.index(self.expression)
+        if self.arguments is None:
+            described = ctypes.create_string_buffer(4096)
+            getattr(library, f"describe_{number}")(described)
+            self.arguments = described.value.decode().split()
+        if len(args) != len(self.arguments):
+            raise TypeError(f"{self.expression} takes {len(self.arguments)} arguments, got {len(args)}")
+        kept = [_passed(self.expression, k, *both) for k, both in enumerate(zip(args, self.arguments, strict=True))]
+        values = (ctypes.c_void_p * len(kept))(*(item.ctypes.data for item in kept))
+        with _one_launch:
+            library.shim_options(ORDERS.index(settings.order), settings.seed, settings.skipped_line)
+            failed = getattr(library, f"launch_{number}")(
+                (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), ctypes.c_long(shared_mem), values
+            )
+            message, static = library.shim_error().decode(), library.shim_static_bytes()
+        launches.append(self.expression)
+        del launches[:-1000]
+        if failed:
+            raise ShimError(f"{self.expression}: {_explained(message, self.module.code, library._name)}")
+        limit = MOST_SHARED if self.max_dynamic_shared_size_bytes > SMALL_SHARED else SMALL_SHARED
+        if static + shared_mem > limit:
+            raise ValueError(
+                f"{self.expression}: {static} bytes of static and {shared_mem} of dynamic shared memory, "
+                f"{limit} are there"
+            )
+
+    @property
+    def max_dynamic_shared_size_bytes(self):
+        return self._most_dynamic
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, size):
+        if size > MOST_SHARED:
+            raise ValueError(f"{self.expression}: {size} bytes of shared memory, a block has {MOST_SHARED} at most")
+        self._most_dynamic = size
+
+
+_one_launch = Lock()
+
+
+def _dimensions(what, sizes):
+    if not isinstance(sizes, tuple) or not 1 <= len(sizes) <= 3:
+        raise TypeError(f"{what} must be a tuple of 1 to 3 ints, got {sizes!r}")
+    sizes = tuple(int(size) for size in sizes) + (1,) * (3 - len(sizes))
+    if min(sizes) < 1:
+        raise ValueError(f"{what} must be positive, got {sizes}")
+    return sizes
+
+
+def _passed(expression, position, value, expected):
+    """A 0-d array that holds what the kernel gets, an address or a number."""
+    pointer, kind, size = expected.startswith("*"), expected.lstrip("*")[0], int(expected.lstrip("*")[1:])
+    where = f"{expression}: argument {position}"
+    if pointer:
+        if isinstance(value, np.ndarray):
+            if (value.dtype.kind, value.dtype.itemsize) != (kind.replace("?", "b"), size) and kind != "V":
+                raise TypeError(f"{where} must be an array of {_named(kind, size)}, got one of {value.dtype}")
+            return np.array(value.ctypes.data, np.uint64)
+        if isinstance(value, np.uint64 | np.intp) and value == 0:
+            return np.array(0, np.uint64)
+        raise TypeError(f"{where} must be a device array of {_named(kind, size)}, got {type(value).__name__}")
+    if not isinstance(value, np.generic) or (value.dtype.kind, value.dtype.itemsize) != (kind.replace("?", "b"), size):
+        raise TypeError(f"{where} must be a NumPy scalar of {_named(kind, size)}, got {type(value).__name__}")
+    return np.array(value)
+
+
+def _named(kind, size):
+    return {"f": "float", "i": "int", "u": "uint", "?": "bool", "V": "structs of "}[kind] + f"{8 * size}"
+
+
+def _launch_bound(code, expression):
+    name, arguments = expression.rstrip(">").split("<", 1) if "<" in expression else (expression, "")
+    for match in _BOUNDS.finditer(code):
+        if match["name"] == name:
+            names = [parameter.split()[-1] for parameter in match["template"].split(",")]
+            given = dict(zip(names, arguments.split(","), strict=False))
+            words = " ".join(given.get(word, word) for word in re.findall(r"\w+|\S", match["threads"]))
+            constants = dict(re.findall(r"^#define\s+(\w+)\s+(\d+)\s*$", code, re.MULTILINE))
+            constants |= dict(re.findall(r"constexpr\s+int\s+(\w+)\s*=\s*(\d+)\s*;", code))
+            return int(eval(words, {"__builtins__": {}}, {key: int(value) for key, value in constants.items()}))
+    return 1024
+
+
+def _explained(message, code, library):
+    """The message with addresses turned into lines, and the text of the lines."""
+    lines = code.splitlines()
+
+    def line_text(number):
+        text = lines[number - 1].strip() if 0 < number <= len(lines) else "?"
+        return f"line {number} ({text})"
+
+    def from_address(match):
+        found = subprocess.run(["addr2line", "-e", library, match[1]], capture_output=True, text=True).stdout
+        number = re.search(r"source\.cu:(\d+)", found)
+        return line_text(int(number[1])) if number else "?"
+
+    message = re.sub(r"line (\d+)", lambda match: line_text(int(match[1])), message)
+    return re.sub(r"\{([0-9a-f]+)\}", from_address, message)
