@@ -1,0 +1,86 @@
+"""Orthogonal matching pursuit and orthogonal least squares on a GPU, twins of `kernels.cpu.pursuit`.
+
+Signals whose atoms fit into registers are done in a first launch. It lists those that need more, and goes back over
+nothing else: they start again with shared memory beside the registers and, where that does not do either, with scratch
+memory. Who is on a list is known on the device alone.
+"""
+
+import numpy as np
+
+from .module import kernel
+from .workspace import blocks_of_scratch, multiprocessors, shared_memory
+
+_ROWS = 9  # orthogonalised Gram rows in registers
+_ATOMS = {4: 8, 8: 4}  # of a thread, by the bytes of an item
+_MOST_THREADS = 512
+_THREADS_AGAIN = 256
+
+
+def omp_tile(
+    Q, norms2, G, n_nonzero, max_error, weight, stops, indices, values, counts, residuals, status, path_values
+):
+    """Codes of a tile by orthogonal matching pursuit. Parameters as of the CPU's twin, `stops` an array of the host."""
+    _pursue(
+        0, Q, norms2, G, n_nonzero, max_error, weight, stops, indices, values, counts, residuals, status, path_values
+    )
+
+
+def ols_tile(Q, norms2, G, n_nonzero, max_error, stops, indices, values, counts, residuals, status, path_values):
+    """Codes of a tile by orthogonal least squares. Parameters as of the CPU's twin, `stops` an array of the host."""
+    _pursue(
+        1, Q, norms2, G, n_nonzero, max_error, None, stops, indices, values, counts, residuals, status, path_values
+    )
+
+
+def _pursue(
+    least_squares, Q, norms2, G, n_nonzero, max_error, weight, stops, indices, values, counts, residuals, status,
+    path_values,
+):  # fmt: skip
+    import cupy
+
+    (n_signals, n_atoms), capacity, dtype = Q.shape, indices.shape[1], Q.dtype
+    problem = (
+        Q, norms2, G, G.diagonal().copy(), n_nonzero, max_error, weight, cupy.asarray(stops), len(stops), n_signals,
+        n_atoms, capacity,
+    )  # fmt: skip
+    codes = indices, values, counts, residuals, status, path_values
+    rooms, threads = rooms_of(n_atoms, capacity, dtype.itemsize), _threads(n_atoms, dtype.itemsize)
+    listed, n_listed = None, None
+    for room in rooms:
+        left, n_left = None, None
+        if room < capacity:
+            left, n_left = cupy.empty(n_signals, np.int32), cupy.zeros(1, np.int32)
+        blocks = n_signals if listed is None else min(n_signals, 16 * multiprocessors())
+        kernel("pursuit", "pursue", dtype, _ATOMS[dtype.itemsize], _ROWS, least_squares)(
+            (blocks,), (threads,), *problem, room, listed, n_listed, left, n_left, *codes,
+            shared=_bytes(room, n_atoms, dtype.itemsize),
+        )  # fmt: skip
+        listed, n_listed = left, n_left
+    if not rooms or rooms[-1] < capacity:
+        items = -(-((1 + least_squares) * n_atoms + capacity * (capacity + 3)) // 4) * 4
+        blocks = blocks_of_scratch(n_signals, items * dtype.itemsize)
+        kernel("pursuit", "pursue_again", dtype, least_squares)(
+            (blocks,), (_THREADS_AGAIN,), *problem, listed, n_listed, cupy.empty(blocks * items, dtype), items, *codes
+        )
+
+
+def _threads(n_atoms, itemsize):
+    """Whole warps in which every thread has its atoms."""
+    return -(-n_atoms // (32 * _ATOMS[itemsize])) * 32
+
+
+def _bytes(room, n_atoms, itemsize):
+    """Shared memory for `room` atoms: orthogonalised rows beyond the registers, a Cholesky factor, three vectors."""
+    pack = 16 // itemsize
+    return itemsize * (max(room - 1 - _ROWS, 0) * n_atoms + room * (-(-room // pack) * pack + 3))
+
+
+def rooms_of(n_atoms, capacity, itemsize):
+    """Atoms a code that the launches one after the other have room for; scratch memory does the rest."""
+    if _threads(n_atoms, itemsize) > _MOST_THREADS:
+        return []
+    rooms = [min(capacity, _ROWS + 1)]
+    largest = capacity
+    while largest > rooms[0] and _bytes(largest, n_atoms, itemsize) > shared_memory():
+        largest -= 1
+    return rooms + [largest] * (largest > rooms[0])

@@ -1,0 +1,35 @@
+"""What a device has for the blocks of a kernel: shared memory, and scratch memory for a limited number of them."""
+
+from functools import cache
+
+_STATIC = 1024  # bytes of shared memory that kernels declare themselves, at most
+_SCRATCH = 2**28  # bytes of scratch memory for all blocks of a launch, unless one of them needs more
+_BLOCKS = 4  # for each multiprocessor, where blocks go from one signal to the next
+
+
+def multiprocessors():
+    """Number of multiprocessors of the current device."""
+    return _attributes(_current())["MultiProcessorCount"]
+
+
+def shared_memory():
+    """Bytes of dynamic shared memory that a block may have on the current device."""
+    return _attributes(_current())["MaxSharedMemoryPerBlockOptin"] - _STATIC
+
+
+def blocks_of_scratch(n_signals, bytes_a_block):
+    """Blocks that share the signals out among them, each with scratch memory of its own."""
+    return max(min(n_signals, _BLOCKS * multiprocessors(), _SCRATCH // bytes_a_block), 1)
+
+
+def _current():
+    import cupy
+
+    return cupy.cuda.Device().id
+
+
+@cache
+def _attributes(device):
+    import cupy
+
+    return cupy.cuda.Device(device).attributes
