@@ -11,15 +11,17 @@ from functools import partial
 import numpy as np
 from scipy.sparse import issparse
 
+from sparseshare.devices import array_module, computing_on, csr_of, device_of, module_of, on_gpu, to_device
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, thread_count
 
 _BLOCK = 4096  # signals that are made dense at a time
+_BLOCK_ON_GPU = 262_144
 
 
 @dataclass
 class Statistics:
-    """Sums over coded signals, in float64.
+    """Sums over coded signals, in float64: NumPy arrays, or CuPy arrays where the signals are on a GPU.
 
     Attributes
     ----------
@@ -31,7 +33,7 @@ class Statistics:
         Sum of |w_k| of each atom.
     usage : ndarray of shape (n_components,)
         Number of signals that use each atom. Never weighted, and forgotten as the rest is.
-    squared_norm : float
+    squared_norm : float, or array of no axes on a GPU
         |X|^2.
     n_seen : float
         Number of signals, weighted.
@@ -45,19 +47,21 @@ class Statistics:
     n_seen: float = 0.0
 
     @classmethod
-    def zeros(cls, n_components, n_features):
+    def zeros(cls, n_components, n_features, device="cpu"):
         """Statistics of no signals."""
         shapes = (n_components, n_components), (n_components, n_features), n_components, n_components
-        return cls(*map(np.zeros, shapes))
+        with computing_on(device):
+            return cls(*map(module_of(device).zeros, shapes))
 
     def add(self, X, codes, *, weight=1.0, n_jobs=None):
         """Count further signals in.
 
         Parameters
         ----------
-        X : ndarray or CSR array of shape (n_samples, n_features)
+        X : array or CSR array of shape (n_samples, n_features)
             Made dense block by block.
-        codes : csr_array of shape (n_samples, n_components)
+        codes : CSR array of shape (n_samples, n_components)
+            Where the statistics are.
         weight : float, default=1.0
             What every signal counts.
         n_jobs : int or None, default=None
@@ -67,8 +71,10 @@ class Statistics:
         -------
         self
         """
-        kernels = kernels_for("cpu", "statistics")
         weight = float(weight)
+        if on_gpu(codes):
+            return self._add_on_gpu(X, codes, weight)
+        kernels = kernels_for("cpu", "statistics")
         n_threads = thread_count(n_jobs) if X.shape[0] > _BLOCK else 1  # waking threads costs more than a small sum
         for rows, (indptr, indices, values) in code_blocks(codes):
             block = dense_rows(X, rows, values.dtype)
@@ -79,6 +85,19 @@ class Statistics:
             kernels.atom_usage(indices, values, weight, self.l1, self.usage)
             self.squared_norm += weight * float(np.einsum("ij,ij->", block, block, dtype=np.float64))
             self.n_seen += weight * len(block)
+        return self
+
+    def _add_on_gpu(self, X, codes, weight):
+        device, xp = device_of(codes), array_module(codes)
+        kernels = kernels_for(device, "statistics")
+        with computing_on(device):
+            for rows, (indptr, indices, values) in code_blocks(codes):
+                block = to_device(dense_rows(X, rows, values.dtype), device)
+                lists = _ordered(indptr, indices, len(self.A))
+                kernels.accumulate(indptr, indices, values, block, weight, *lists, 0, len(self.A), self.A, self.B)
+                kernels.atom_usage(lists[0], lists[2], values, weight, self.l1, self.usage)
+                self.squared_norm = self.squared_norm + weight * xp.square(block, dtype=np.float64).sum()
+                self.n_seen += weight * len(block)
         return self
 
     def _accumulate_share(self, accumulate, shares, share, worker):
@@ -118,7 +137,7 @@ class Statistics:
 
     def rescale(self, norms):
         """Multiply the codes of atom k by norms[k], in place: the atom was divided by it."""
-        norms = np.asarray(norms, dtype=np.float64)
+        norms = array_module(self.A).asarray(norms, dtype=np.float64)
         self.A *= norms[:, None]
         self.A *= norms
         self.B *= norms[:, None]
@@ -149,8 +168,9 @@ class Statistics:
         float
         """
         D = dictionary.astype(np.float64, copy=False)
-        fit = np.vdot(self.A, D @ D.T) - 2 * np.vdot(self.B, D)
-        return max(self.squared_norm + float(fit), 0.0)
+        xp = array_module(self.A)
+        fit = xp.vdot(self.A, D @ D.T) - 2 * xp.vdot(self.B, D)
+        return max(float(self.squared_norm) + float(fit), 0.0)
 
     def objective(self, dictionary, alpha=0.0, l1_ratio=1.0):
         """0.5 |X - W D|^2 + alpha * l1_ratio * |W|_1 + 0.5 * alpha * (1 - l1_ratio) * |W|^2, summed over the signals.
@@ -165,17 +185,18 @@ class Statistics:
         -------
         float
         """
-        penalty = alpha * (l1_ratio * self.l1.sum() + 0.5 * (1 - l1_ratio) * np.trace(self.A))
+        penalty = alpha * (l1_ratio * self.l1.sum() + 0.5 * (1 - l1_ratio) * self.A.trace())
         return 0.5 * self.squared_error(dictionary) + float(penalty)
 
 
 def partial_statistics(X, codes, *, n_jobs=None):
-    """Statistics of some signals and their codes.
+    """Statistics of some signals and their codes, computed where the codes are.
 
     Parameters
     ----------
-    X : ndarray or CSR array of shape (n_samples, n_features)
-    codes : csr_array of shape (n_samples, n_components)
+    X : array or CSR array of shape (n_samples, n_features)
+    codes : CSR array of shape (n_samples, n_components)
+        No atom twice in a row.
     n_jobs : int or None, default=None
 
     Returns
@@ -192,27 +213,30 @@ def partial_statistics(X, codes, *, n_jobs=None):
     array([[5., 6.],
            [6., 9.]])
     """
-    return Statistics.zeros(codes.shape[1], X.shape[1]).add(X, codes, n_jobs=n_jobs)
+    return Statistics.zeros(codes.shape[1], X.shape[1], device_of(codes)).add(X, codes, n_jobs=n_jobs)
 
 
 def squared_residuals(X, codes, dictionary):
-    """|x - w D|^2 of every signal.
+    """|x - w D|^2 of every signal, computed where the codes are.
 
     Parameters
     ----------
-    X : ndarray or CSR array of shape (n_samples, n_features)
-    codes : csr_array of shape (n_samples, n_components)
-    dictionary : ndarray of shape (n_components, n_features)
-        In the dtype of the codes.
+    X : array or CSR array of shape (n_samples, n_features)
+    codes : CSR array of shape (n_samples, n_components)
+    dictionary : array of shape (n_components, n_features)
+        In the dtype of the codes, and on their device.
 
     Returns
     -------
-    ndarray of shape (n_samples,), float64
+    array of shape (n_samples,), float64
     """
-    residuals = np.empty(X.shape[0])
-    kernels = kernels_for("cpu", "statistics")
-    for rows, arrays in code_blocks(codes):
-        kernels.squared_residuals(*arrays, dense_rows(X, rows, dictionary.dtype), dictionary, residuals[rows])
+    device = device_of(codes)
+    kernels = kernels_for(device, "statistics")
+    with computing_on(device):
+        residuals = module_of(device).empty(X.shape[0])
+        for rows, arrays in code_blocks(codes):
+            block = to_device(dense_rows(X, rows, dictionary.dtype), device)
+            kernels.squared_residuals(*arrays, block, dictionary, residuals[rows])
     return residuals
 
 
@@ -221,35 +245,62 @@ def order_by_atom(codes):
 
     Parameters
     ----------
-    codes : csr_array of shape (n_samples, n_components)
+    codes : CSR array of shape (n_samples, n_components)
 
     Returns
     -------
-    starts : ndarray of shape (n_components + 1,), int64
+    starts : array of shape (n_components + 1,), int64
         Where each atom's non-zeros begin in the lists that follow.
-    signals, positions : ndarrays of int32
+    signals, positions : arrays of int32
         Of each non-zero the row and the place in `codes.data`.
     """
     return _ordered(codes.indptr.astype(np.int64), codes.indices.astype(np.int32, copy=False), codes.shape[1])
 
 
 def _ordered(indptr, indices, n_components):
-    starts = np.empty(n_components + 1, np.int64)
-    signals, positions = np.empty(len(indices), np.int32), np.empty(len(indices), np.int32)
-    kernels_for("cpu", "statistics").order_by_atom(indptr, indices, starts, signals, positions)
+    xp = array_module(indices)
+    starts = xp.empty(n_components + 1, np.int64)
+    signals, positions = xp.empty(len(indices), np.int32), xp.empty(len(indices), np.int32)
+    kernels_for(device_of(indices), "statistics").order_by_atom(indptr, indices, starts, signals, positions)
     return starts, signals, positions
 
 
 def code_blocks(codes):
     """Blocks of rows of a CSR matrix: pairs of a slice and the three arrays as the kernels take them."""
-    n_samples = codes.shape[0]
+    n_samples, size = codes.shape[0], _BLOCK_ON_GPU if on_gpu(codes) else _BLOCK
     indices = codes.indices.astype(np.int32, copy=False)
-    for start in range(0, n_samples, _BLOCK):
-        stop = min(start + _BLOCK, n_samples)
+    if n_samples <= size and on_gpu(codes):  # what a slice would be is not read from the device
+        yield slice(0, n_samples), (codes.indptr.astype(np.int64), indices, codes.data)
+        return
+    for start in range(0, n_samples, size):
+        stop = min(start + size, n_samples)
         indptr = codes.indptr[start : stop + 1].astype(np.int64)
-        first, last = indptr[0], indptr[-1]
+        first, last = int(indptr[0]), int(indptr[-1])
         indptr -= first
         yield slice(start, stop), (indptr, indices[first:last], codes.data[first:last])
+
+
+def joined_rows(parts):
+    """CSR arrays of one device, one below the other.
+
+    Parameters
+    ----------
+    parts : list of CSR arrays of shapes (n_rows, n_columns)
+
+    Returns
+    -------
+    CSR array
+        The only part itself if there is one.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    xp, entries = array_module(parts[0]), np.cumsum([0, *(len(part.data) for part in parts)])
+    indptr = [part.indptr[:-1].astype(np.int64) + entries[number] for number, part in enumerate(parts)]
+    indptr = xp.concatenate([*indptr, xp.asarray(entries[-1:])])
+    if entries[-1] < np.iinfo(np.int32).max:
+        indptr = indptr.astype(np.int32)
+    data, indices = (xp.concatenate([getattr(part, name) for part in parts]) for name in ("data", "indices"))
+    return csr_of(data, indices, indptr, (sum(part.shape[0] for part in parts), parts[0].shape[1]))
 
 
 def dense_rows(X, rows, dtype):
@@ -257,15 +308,19 @@ def dense_rows(X, rows, dtype):
 
     Parameters
     ----------
-    X : ndarray or CSR array of shape (n_samples, n_features)
-    rows : slice or array of int
+    X : array or CSR array of shape (n_samples, n_features)
+    rows : slice or ndarray of int
     dtype : dtype
 
     Returns
     -------
-    ndarray
-        A view where that is possible.
+    array
+        On the device of X; a view where that is possible.
     """
+    if on_gpu(X):
+        xp = array_module(X)
+        block = X[rows if isinstance(rows, slice) else xp.asarray(rows)]
+        return xp.ascontiguousarray(block.toarray() if hasattr(block, "toarray") else block, dtype=dtype)
     block = X[rows].toarray() if issparse(X) else X[rows]
     block = np.ascontiguousarray(block, dtype=dtype)
     # Numba would compile every kernel once more for arrays that are read-only.
