@@ -34,7 +34,8 @@ def scale_tile(X, bits, out, exponents, units, norms2):
         power = largest >> mantissa
         if power > 2 * bias:
             return i
-        exponent = max(power - bias, 2 - bias) if largest > 0 else 0  # 2**-exponent is to be a normal number
+        # 2**-exponent is to be a normal number, so the very largest entries are left between 2 and 4.
+        exponent = min(max(power - bias, 2 - bias), bias - 1) if largest > 0 else 0
         exponents[i] = exponent
         units[i] = ldexp(1.0, -exponent)
         factor = X.dtype.type(units[i])

@@ -7,8 +7,8 @@ __device__ __forceinline__ long long bits_of(float value) { return __float_as_in
 __device__ __forceinline__ double power_of_two(int power) { return __longlong_as_double((long long)(power + 1023) << 52); }
 
 // Scale rows to a largest entry in [1, 2); `bad` becomes the first row with NaN or infinity.
-// instance: scale_rows<float> registers 40
-// instance: scale_rows<double> registers 40
+// instance: scale_rows<float> registers 64
+// instance: scale_rows<double> registers 64
 template <typename T>
 __global__ void scale_rows(const T* __restrict__ X, T* __restrict__ out, int* __restrict__ exponents,
                            double* __restrict__ units, double* __restrict__ norms2, int* __restrict__ bad,
@@ -27,8 +27,8 @@ __global__ void scale_rows(const T* __restrict__ X, T* __restrict__ out, int* __
     largest = warp_max(largest);
     const int power = (int)(largest >> mantissa);
     if (power > 2 * bias && lane == 0) atomicMin(bad, (int)row);
-    // The inverse of the unit is to be a normal number, too.
-    const int exponent = largest > 0 ? (power - bias > 2 - bias ? power - bias : 2 - bias) : 0;
+    // 2^-exponent is to be a normal number, so the very largest entries are left between 2 and 4.
+    const int exponent = largest > 0 ? min(max(power - bias, 2 - bias), bias - 1) : 0;
     const double unit = power_of_two(-exponent);
     double norm2 = 0;
     for (int k = lane; k < n_features; k += WARP) {
@@ -46,8 +46,8 @@ __global__ void scale_rows(const T* __restrict__ X, T* __restrict__ out, int* __
 }
 
 // Entries of each code that are not zero.
-// instance: count_entries<float> registers 32
-// instance: count_entries<double> registers 32
+// instance: count_entries<float> registers 64
+// instance: count_entries<double> registers 64
 template <typename T>
 __global__ void count_entries(const T* __restrict__ values, const int* __restrict__ counts,
                               long long* __restrict__ lengths, const int n_rows, const int capacity) {
@@ -62,8 +62,8 @@ __global__ void count_entries(const T* __restrict__ values, const int* __restric
 }
 
 // Codes as consecutive sorted rows: an entry's place is the number of entries of its row with lower atoms.
-// instance: pack_rows<float> registers 40
-// instance: pack_rows<double> registers 40
+// instance: pack_rows<float> registers 64
+// instance: pack_rows<double> registers 64
 template <typename T>
 __global__ void pack_rows(const int* __restrict__ indices, const T* __restrict__ values, const int* __restrict__ counts,
                           const int* __restrict__ exponents, const double* __restrict__ atom_scale,
@@ -89,8 +89,8 @@ __global__ void pack_rows(const int* __restrict__ indices, const T* __restrict__
 }
 
 // Codes into rows of zeros.
-// instance: spread_rows<float> registers 40
-// instance: spread_rows<double> registers 40
+// instance: spread_rows<float> registers 64
+// instance: spread_rows<double> registers 64
 template <typename T>
 __global__ void spread_rows(const int* __restrict__ indices, const T* __restrict__ values,
                             const int* __restrict__ counts, const int* __restrict__ exponents,
@@ -108,8 +108,8 @@ __global__ void spread_rows(const int* __restrict__ indices, const T* __restrict
 }
 
 // Rows of a CSR array in the user's units as codes to start from; atoms of scale 0 are left out.
-// instance: start_rows<float> registers 40
-// instance: start_rows<double> registers 48
+// instance: start_rows<float> registers 64
+// instance: start_rows<double> registers 64
 template <typename T>
 __global__ void start_rows(const long long* __restrict__ indptr, const int* __restrict__ indices,
                            const T* __restrict__ codes, const int* __restrict__ exponents,
@@ -137,8 +137,8 @@ __global__ void start_rows(const long long* __restrict__ indptr, const int* __re
 }
 
 // Relative duality gaps, none below what rounding allows to claim, and who has converged.
-// instance: certify_rows<float> registers 40
-// instance: certify_rows<double> registers 40
+// instance: certify_rows<float> registers 64
+// instance: certify_rows<double> registers 64
 template <typename T>
 __global__ void certify_rows(const T* __restrict__ values, const int* __restrict__ counts,
                              const double* __restrict__ gaps, const double* __restrict__ norms2,
