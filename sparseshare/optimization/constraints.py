@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparseshare.devices import array_module
 from sparseshare.validation import check_bool, check_choice, check_number
+
+from .reductions import highest
 
 
 @dataclass(frozen=True)
@@ -70,19 +73,20 @@ class AtomConstraint:
         Parameters
         ----------
         atoms : array of shape (n_components, n_features)
-            float32 or float64; not changed.
+            float32 or float64, NumPy or CuPy; not changed.
 
         Returns
         -------
-        ndarray of the same shape and dtype
+        array of the same shape, dtype and device
         """
-        atoms = np.asarray(atoms)
+        xp = array_module(atoms)
+        atoms = xp.asarray(atoms)
         if self.zero_mean:
             # Twice: the first mean of large entries leaves a rounding error that scaling down would keep.
             projected = atoms - atoms.mean(axis=1, keepdims=True)
             projected -= projected.mean(axis=1, keepdims=True)
         elif self.nonnegative:
-            projected = np.maximum(atoms, 0)
+            projected = xp.maximum(atoms, 0)
         else:
             projected = atoms
         if self.norm == "sphere":
@@ -103,16 +107,17 @@ class AtomConstraint:
         -------
         bool
         """
-        atoms = np.asarray(atoms, dtype=np.float64)
-        norms = np.sqrt(np.einsum("ij,ij->i", atoms, atoms))
-        inside = np.abs(norms - 1) <= tol if self.norm == "sphere" else norms <= 1 + tol
+        xp = array_module(atoms)
+        atoms = xp.asarray(atoms, dtype=np.float64)
+        norms = xp.sqrt(xp.einsum("ij,ij->i", atoms, atoms))
+        inside = xp.abs(norms - 1) <= tol if self.norm == "sphere" else norms <= 1 + tol
         inside = inside.all()
         if self.nonnegative:
-            inside &= atoms.min(initial=0) >= 0
+            inside &= (atoms >= 0).all()
         if self.zero_mean:
-            inside &= np.abs(atoms.sum(axis=1)).max(initial=0) <= tol
+            inside &= highest(xp.abs(atoms.sum(axis=1))) <= tol
         if self.l1_budget is not None:
-            inside &= np.abs(atoms).sum(axis=1).max(initial=0) <= self.l1_budget * (1 + tol)
+            inside &= highest(xp.abs(atoms).sum(axis=1)) <= self.l1_budget * (1 + tol)
         return bool(inside)
 
 
@@ -125,13 +130,14 @@ def row_norms(rows):
 
     Returns
     -------
-    ndarray of shape (n_rows,), float64
+    array of shape (n_rows,), float64, on the device of the rows
     """
-    rows = np.asarray(rows, dtype=np.float64)
-    largest = np.abs(rows).max(axis=1, initial=0)
-    scale = np.where(largest > 0, largest, 1)
+    xp = array_module(rows)
+    rows = xp.asarray(rows, dtype=np.float64)
+    largest = highest(xp.abs(rows), axis=1)
+    scale = xp.where(largest > 0, largest, 1)
     scaled = rows / scale[:, None]
-    return scale * np.sqrt(np.einsum("ij,ij->i", scaled, scaled))
+    return scale * xp.sqrt(xp.einsum("ij,ij->i", scaled, scaled))
 
 
 def project_on_unit_ball(atoms):
@@ -143,23 +149,26 @@ def project_on_unit_ball(atoms):
 
     Returns
     -------
-    ndarray of the same shape and dtype
+    array of the same shape, dtype and device
     """
     norms = row_norms(atoms)
-    return (atoms / np.where(norms > 1, norms, 1)[:, None]).astype(atoms.dtype, copy=False)
+    return (atoms / array_module(atoms).where(norms > 1, norms, 1)[:, None]).astype(atoms.dtype, copy=False)
 
 
 def _project_on_sphere(projected, atoms, constraint):
-    norms = row_norms(projected)
-    result = (projected / np.where(norms > 0, norms, 1)[:, None]).astype(atoms.dtype, copy=False)
-    for k in np.flatnonzero(norms == 0):
+    xp, norms = array_module(atoms), row_norms(projected)
+    result = (projected / xp.where(norms > 0, norms, 1)[:, None]).astype(atoms.dtype, copy=False)
+    zero = xp.flatnonzero(norms == 0)
+    if len(zero) == 0:
+        return result
+    if constraint.zero_mean:
+        if atoms.shape[1] == 1:
+            raise ValueError("zero_mean_dict with atom_norm='sphere' needs at least 2 features, got 1")
+        result[zero] = 0
+        result[zero, 0], result[zero, 1] = np.sqrt(0.5), -np.sqrt(0.5)
+    else:
         # Every point is equally near to 0; for atoms that are negative throughout it is the axis of the largest entry.
-        result[k, atoms[k].argmax()] = 1
-        if constraint.zero_mean:
-            if atoms.shape[1] == 1:
-                raise ValueError("zero_mean_dict with atom_norm='sphere' needs at least 2 features, got 1")
-            result[k] = 0
-            result[k, :2] = np.sqrt(0.5), -np.sqrt(0.5)
+        result[zero, atoms[zero].argmax(axis=1)] = 1
     return result
 
 
@@ -171,41 +180,41 @@ def _project_on_l1_and_l2_balls(atoms, budget):
     t grows and is a quadratic equation between two sorted magnitudes. Magnitudes are counted down from the largest of
     their row, so S_t is max(height - depth, 0), and rows far outside lose no digits.
     """
-    on_ball = project_on_unit_ball(atoms)
-    over = np.flatnonzero(np.abs(on_ball).sum(axis=1, dtype=np.float64) > budget)
+    xp, on_ball = array_module(atoms), project_on_unit_ball(atoms)
+    over = xp.flatnonzero(xp.abs(on_ball).sum(axis=1, dtype=np.float64) > budget)
     if len(over) == 0:
         return on_ball
-    rows = np.asarray(atoms[over], dtype=np.float64)
-    top = np.abs(rows).max(axis=1, keepdims=True)
-    depths = top - np.abs(rows)
-    ascending = np.sort(depths, axis=1)
-    counts = np.arange(1, rows.shape[1] + 1)
+    rows = atoms[over].astype(np.float64)
+    top = xp.abs(rows).max(axis=1, keepdims=True)
+    depths = top - xp.abs(rows)
+    ascending = xp.sort(depths, axis=1)
+    counts = xp.arange(1, rows.shape[1] + 1)
 
     # The budget alone (Duchi et al. 2008, figure 1).
     heights = (budget + ascending.cumsum(axis=1)) / counts
     support = (heights > ascending).sum(axis=1)[:, None]
-    result = np.maximum(np.take_along_axis(heights, support - 1, axis=1) - depths, 0)
+    result = xp.maximum(xp.take_along_axis(heights, support - 1, axis=1) - depths, 0)
 
-    both = np.flatnonzero((result**2).sum(axis=1) > 1)
+    both = xp.flatnonzero((result**2).sum(axis=1) > 1)
     if len(both):
-        scale = np.maximum(ascending[both, -1:], np.finfo(np.float64).tiny)
+        scale = xp.maximum(ascending[both, -1:], np.finfo(np.float64).tiny)
         ascending, depths, top = ascending[both] / scale, depths[both] / scale, top[both] / scale
         sums, squares = ascending.cumsum(axis=1), (ascending**2).cumsum(axis=1)
-        following = np.column_stack([ascending[:, 1:], top])
+        following = xp.column_stack([ascending[:, 1:], top])
         l1 = counts * following - sums
         l2_squared = counts * following**2 - 2 * following * sums + squares
         reached = l1**2 >= budget**2 * l2_squared
         reached[:, -1] = True  # whatever rounding says: the row is over the budget, so its whole has the ratio
         m = reached.argmax(axis=1)
-        at, m = (np.arange(len(both)), m), m + 1
-        spread = np.maximum(m * squares[at] - sums[at] ** 2, 0)
+        at, m = (xp.arange(len(both)), m), m + 1
+        spread = xp.maximum(m * squares[at] - sums[at] ** 2, 0)
         flat = m - budget**2 <= 1e-12 * m  # magnitudes all alike: the whole segment has the ratio, its end is as good
-        height = (sums[at] + budget * np.sqrt(spread / np.where(flat, 1, m - budget**2))) / m
-        height = np.where(flat, following[at], np.minimum(height, following[at]))
-        kept = np.maximum(height[:, None] - depths, 0)
-        norms = np.sqrt((kept**2).sum(axis=1, keepdims=True))
-        result[both] = np.where(norms > 0, kept, result[both]) / np.where(
+        height = (sums[at] + budget * xp.sqrt(spread / xp.where(flat, 1, m - budget**2))) / m
+        height = xp.where(flat, following[at], xp.minimum(height, following[at]))
+        kept = xp.maximum(height[:, None] - depths, 0)
+        norms = xp.sqrt((kept**2).sum(axis=1, keepdims=True))
+        result[both] = xp.where(norms > 0, kept, result[both]) / xp.where(
             norms > 0, norms, row_norms(result[both])[:, None]
         )
-    on_ball[over] = np.copysign(result, rows)
+    on_ball[over] = xp.copysign(result, rows)
     return on_ball

@@ -8,6 +8,10 @@ from math import inf
 
 import numpy as np
 
+from sparseshare.devices import array_module
+
+from .reductions import highest
+
 
 def scaled_dual_value(product, norm2, most):
     """Largest dual value among the multiples s * theta, 0 <= s <= most, of a point theta.
@@ -63,18 +67,19 @@ def without(directions, residual):
 
     Parameters
     ----------
-    directions : ndarray of shape (n_directions, n_signals, n)
-    residual : ndarray of shape (n_signals, n)
+    directions : array of shape (n_directions, n_signals, n)
+    residual : array of shape (n_signals, n)
 
     Returns
     -------
-    ndarray of shape (n_signals, n), float64
+    array of shape (n_signals, n), float64
     """
+    xp = array_module(residual)
     residual = residual.astype(np.float64)
     directions = directions.astype(np.float64)
     for j, row in enumerate(residual):
-        basis, scales, _ = np.linalg.svd(directions[:, j].T, full_matrices=False)
-        basis = basis[:, scales > 1e-7 * max(float(scales.max(initial=0.0)), 1e-300)]
+        basis, scales, _ = xp.linalg.svd(directions[:, j].T, full_matrices=False)
+        basis = basis[:, scales > 1e-7 * xp.maximum(highest(scales), 1e-300)]
         for _ in range(2):  # once more for the rounding of the first
             row -= basis @ (basis.T @ row)
     return residual

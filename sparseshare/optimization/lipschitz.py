@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.linalg import LinAlgError, cholesky
 
+from sparseshare.devices import to_host
+
 _POWERS = 30
 
 
@@ -16,7 +18,7 @@ def largest_eigenvalue(gram):
     Parameters
     ----------
     gram : (n_components, n_components) array
-        Symmetric and positive semi-definite.
+        Symmetric and positive semi-definite. From a GPU it is fetched: this is done once for many iterations.
 
     Returns
     -------
@@ -24,7 +26,7 @@ def largest_eigenvalue(gram):
         Never below the largest eigenvalue; 0 for a matrix of zeros. It is rounded up to 10 bits, so that the last bits
         of matrix products, which depend on the number of threads, do not reach the step sizes made of it.
     """
-    gram = np.asarray(gram, dtype=np.float64)
+    gram = np.asarray(to_host(gram), dtype=np.float64)
     largest = np.abs(gram).max(initial=0.0)
     if largest == 0:
         return 0.0

@@ -1,6 +1,7 @@
 """Penalties on codes: the sparse one (weighted l1, joint l2,1, non-negative) and the one on differences of neighbours.
 
-Codes are arrays of any shape. What the joint norm couples lies along their first axis; weights broadcast to the others.
+Codes are arrays of any shape, NumPy or CuPy, and weights live where they do. What the joint norm couples lies along
+their first axis; weights broadcast to the others.
 """
 
 from functools import cached_property
@@ -8,6 +9,10 @@ from math import inf, prod
 
 import numpy as np
 from scipy import fft
+
+from sparseshare.devices import array_module, on_gpu, to_host
+
+from .reductions import highest, inner
 
 _HALVINGS = 60
 _BLOCK = 2**16  # entries at a time
@@ -49,7 +54,10 @@ class SparsePenalty:
     @cached_property
     def _kept_out(self):
         """Where weights are infinite, or None if nowhere."""
-        return None if self.weights is None or np.isfinite(self.weights).all() else ~np.isfinite(self.weights)
+        if self.weights is None:
+            return None
+        finite = array_module(self.weights).isfinite(self.weights)
+        return None if finite.all() else ~finite
 
     def value(self, codes):
         """The penalty of codes, summed in float64.
@@ -63,15 +71,15 @@ class SparsePenalty:
         float
             Infinite where a coefficient that is kept out is not 0, or a negative one is not allowed.
         """
+        xp = array_module(codes)
         if self.positive and codes.size and codes.min() < 0:
             return inf
         total = 0.0
-        weights = None if self.weights is None else np.broadcast_to(self.weights, codes.shape[1:])
+        weights = None if self.weights is None else xp.broadcast_to(self.weights, codes.shape[1:])
         for some in _blocks(codes):
             for norms, share in self._norms(codes[:, some]):
                 if weights is not None:
-                    on = norms > 0
-                    norms = np.multiply(norms, weights[some], out=np.zeros_like(norms), where=on)
+                    norms = norms * xp.where(norms > 0, weights[some], 0)
                 total += share * float(norms.sum(dtype=np.float64))
         return self.alpha * total
 
@@ -89,33 +97,35 @@ class SparsePenalty:
         -------
         ndarray of the same shape and dtype
         """
-        out = np.empty_like(v) if out is None else out
-        threshold = v.dtype.type(step * self.alpha)
+        xp = array_module(v)
+        out = xp.empty_like(v) if out is None else out
+        threshold = xp.asarray(step * self.alpha, v.dtype)
         if self.weights is not None:
             threshold = threshold * self.weights.astype(v.dtype, copy=False)
         if self.joint == 1:
-            np.maximum(v, 0, out=out) if self.positive else np.copyto(out, v)
+            xp.maximum(v, 0, out=out) if self.positive else xp.copyto(out, v)
         else:
-            levels = np.broadcast_to(v.dtype.type(1 - self.joint) * threshold, v.shape[1:])
+            levels = xp.broadcast_to(v.dtype.type(1 - self.joint) * threshold, v.shape[1:])
             for some in _blocks(v):
                 row, kept, level = v[:, some], out[:, some], levels[some]
                 if self.positive:
-                    np.maximum(np.subtract(row, level, out=kept), 0, out=kept)
+                    xp.maximum(xp.subtract(row, level, out=kept), 0, out=kept)
                 else:
-                    np.subtract(row, np.clip(row, -level, level), out=kept)
+                    xp.subtract(row, xp.clip(row, -level, level), out=kept)
         if self.joint:
             norms = _group_norms(out)
-            shares = norms - v.dtype.type(self.joint) * threshold
-            np.maximum(shares, 0, out=shares)
-            out *= np.divide(shares, norms, out=shares, where=norms > 0)
+            shares = xp.maximum(norms - v.dtype.type(self.joint) * threshold, 0)
+            shares /= xp.where(norms > 0, norms, 1)
+            out *= shares
         return out
 
     def admit(self, codes):
         """Set to 0, in place, what has an infinite penalty: coefficients kept out, and negative ones if not allowed."""
+        xp = array_module(codes)
         if self._kept_out is not None:
-            np.copyto(codes, 0, where=self._kept_out)
+            xp.copyto(codes, 0, where=self._kept_out)
         if self.positive:
-            np.maximum(codes, 0, out=codes)
+            xp.maximum(codes, 0, out=codes)
         return codes
 
     def largest_alpha(self, correlations, negated=False):
@@ -134,32 +144,34 @@ class SparsePenalty:
         float
             Infinite if the correlation of a coefficient of weight 0 is not 0.
         """
+        xp = array_module(correlations)
         if not self.joint:
-            weights = None if self.weights is None else np.squeeze(self.weights)
+            weights = None if self.weights is None else xp.squeeze(self.weights)
             return _most(self._heights(correlations, negated), weights)
         if self.positive:
-            magnitudes = np.negative(correlations) if negated else correlations.copy()
-            np.maximum(magnitudes, 0, out=magnitudes)
+            magnitudes = xp.negative(correlations) if negated else correlations.copy()
+            xp.maximum(magnitudes, 0, out=magnitudes)
         else:
-            magnitudes = np.abs(correlations)
+            magnitudes = xp.abs(correlations)
         lower = _most(magnitudes.max(axis=0), self.weights)
         norms = _group_norms(magnitudes)
         if self.joint == 1 or not 0 < lower < inf:
             return _most(norms, self.weights)
-        weights = np.broadcast_to(1.0 if self.weights is None else self.weights, norms.shape)
-        contenders = norms > lower * weights
-        groups = magnitudes[:, contenders] / weights[contenders].astype(np.float64)
-        low, high = np.full(groups.shape[1], lower), np.maximum(_group_norms(groups), lower)
+        weights = xp.broadcast_to(xp.asarray(1.0 if self.weights is None else self.weights), norms.shape).ravel()
+        contenders = xp.flatnonzero(norms.ravel() > lower * weights)
+        groups = magnitudes.reshape(len(magnitudes), -1)[:, contenders] / weights[contenders].astype(np.float64)
+        high = xp.maximum(_group_norms(groups), lower)
+        low = xp.full_like(high, lower)
         for _ in range(_HALVINGS):
             middle = 0.5 * (low + high)
-            inside = _group_norms(np.maximum(groups - (1 - self.joint) * middle, 0)) <= self.joint * middle
-            high, low = np.where(inside, middle, high), np.where(inside, low, middle)
-        return float(high.max(initial=lower))
+            inside = _group_norms(xp.maximum(groups - (1 - self.joint) * middle, 0)) <= self.joint * middle
+            high, low = xp.where(inside, middle, high), xp.where(inside, low, middle)
+        return max(lower, float(highest(high)))
 
     def _norms(self, codes):
         """Norms along the first axis, with their shares in the penalty."""
         if self.joint < 1:
-            yield np.abs(codes).sum(axis=0) if len(codes) > 1 else np.abs(codes[0]), 1 - self.joint
+            yield abs(codes).sum(axis=0) if len(codes) > 1 else abs(codes[0]), 1 - self.joint
         if self.joint:
             yield _group_norms(codes), self.joint
 
@@ -170,7 +182,7 @@ class SparsePenalty:
         flat = tuple(axis for axis, length in enumerate(shape) if length == 1)
         if self.positive:
             return -correlations.min(axis=flat) if negated else correlations.max(axis=flat)
-        return np.maximum(correlations.max(axis=flat), -correlations.min(axis=flat))
+        return array_module(correlations).maximum(correlations.max(axis=flat), -correlations.min(axis=flat))
 
 
 class RoughnessPenalty:
@@ -194,7 +206,7 @@ class RoughnessPenalty:
     """
 
     def __init__(self, smoothness, shape, wraps):
-        self.smoothness, self.shape, self.wraps = np.asarray(smoothness), tuple(shape), wraps
+        self.smoothness, self.shape, self.wraps = np.asarray(to_host(smoothness)), tuple(shape), wraps
         self.components = np.flatnonzero(self.smoothness)
         self._axes = tuple(range(-len(self.shape), 0))
 
@@ -208,20 +220,21 @@ class RoughnessPenalty:
         total = 0.0
         for k in self.components:
             for axis in self._axes:
-                steps = self._differences(maps[:, k], axis).astype(np.float64, copy=False)
-                total += 0.5 * float(self.smoothness[k]) * float(np.vdot(steps, steps))
+                steps = self._differences(maps[:, k], axis)
+                total += 0.5 * float(self.smoothness[k]) * inner(steps, steps)
         return total
 
     def add_gradient(self, maps, out):
         """Add smoothness_k G'G z_k to every map of `out`; return it."""
+        xp = array_module(maps)
         for k in self.components:
             for axis in self._axes:
                 flux = out.dtype.type(self.smoothness[k]) * self._differences(maps[:, k], axis)
                 if self.wraps:
-                    out[:, k] += np.roll(flux, 1, axis) - flux
+                    out[:, k] += xp.roll(flux, 1, axis) - flux
                 else:
-                    moved = np.moveaxis(out[:, k], axis, -1)
-                    flux = np.moveaxis(flux, axis, -1)
+                    moved = xp.moveaxis(out[:, k], axis, -1)
+                    flux = xp.moveaxis(flux, axis, -1)
                     moved[..., 1:] += flux
                     moved[..., :-1] -= flux
         return out
@@ -244,13 +257,30 @@ class RoughnessPenalty:
         """
         eigenvalues = self.eigenvalues
         inverse = np.divide(1, eigenvalues, out=np.zeros_like(eigenvalues), where=eigenvalues > 0)
-        transform = fft.fftn if self.wraps else fft.dctn
+        inverse = array_module(slopes).asarray(inverse)
         total = 0.0
         for k in components:
-            spectrum = transform(slopes[:, k].astype(np.float64), axes=self._axes, norm="ortho")
-            power = spectrum.real**2 + spectrum.imag**2 if self.wraps else spectrum**2
+            power = self._power(slopes[:, k].astype(np.float64))
             total += 0.5 * float((power * inverse).sum()) / float(self.smoothness[k])
         return total
+
+    def _power(self, slopes):
+        """Squared magnitudes of the coefficients in the eigenvectors of G'G."""
+        xp = array_module(slopes)
+        if self.wraps:
+            spectrum = xp.fft.fftn(slopes, axes=self._axes, norm="ortho")
+            return spectrum.real**2 + spectrum.imag**2
+        if xp is np:
+            return fft.dctn(slopes, axes=self._axes, norm="ortho") ** 2
+        # The cosine transform is, but for phases, the Fourier transform of the map and its mirror image.
+        scale = 1.0
+        for axis, length in zip(self._axes, self.shape, strict=True):
+            slopes = xp.concatenate([slopes, xp.flip(slopes, axis)], axis=axis)
+            line = xp.full(length, 0.5 / length)
+            line[0] = 0.25 / length
+            scale = scale * line.reshape([-1 if other == axis else 1 for other in self._axes])
+        spectrum = xp.fft.fftn(slopes, axes=self._axes)[(..., *(slice(length) for length in self.shape))]
+        return scale * (spectrum.real**2 + spectrum.imag**2)
 
     @property
     def eigenvalues(self):
@@ -263,24 +293,30 @@ class RoughnessPenalty:
         return total
 
     def _differences(self, maps, axis):
-        return np.roll(maps, -1, axis) - maps if self.wraps else np.diff(maps, axis=axis)
+        xp = array_module(maps)
+        return xp.roll(maps, -1, axis) - maps if self.wraps else xp.diff(maps, axis=axis)
 
 
 def _blocks(codes):
-    """Slices of the second axis, so that temporaries stay in the cache."""
+    """Slices of the second axis, so that temporaries stay in the cache; all of it on a GPU."""
+    if on_gpu(codes):
+        return [slice(None)]
     size = max(1, _BLOCK // max(1, prod((len(codes), *codes.shape[2:]))))
     return [slice(k, k + size) for k in range(0, codes.shape[1], size)]
 
 
 def _group_norms(array):
     """l2 norms along the first axis."""
+    if on_gpu(array):
+        return array_module(array).sqrt((array * array).sum(axis=0))
     return np.sqrt(np.einsum("j...,j...->...", array, array))
 
 
 def _most(heights, weights):
     """The largest height over its weight; 0 over 0 is 0."""
-    heights = np.maximum(heights, 0).astype(np.float64, copy=False)
+    xp = array_module(heights)
+    heights = xp.maximum(heights, 0).astype(np.float64, copy=False)
     if weights is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
-            heights = np.where(heights > 0, heights / weights, 0.0)
-    return float(heights.max(initial=0.0))
+            heights = xp.where(heights > 0, heights / weights, 0.0)
+    return float(highest(heights))

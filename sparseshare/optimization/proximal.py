@@ -1,7 +1,8 @@
 """Proximal gradient over any linear operator and any penalty: ISTA, FISTA, and FISTA with a step that finds itself.
 
 Images A z are kept beside the codes z. Extrapolated points are linear combinations of codes, and so are their images:
-an iteration takes one A' for the gradient there and one A for the image of the new codes, no more.
+an iteration takes one A' for the gradient there and one A for the image of the new codes, no more. Arrays are NumPy or
+CuPy; on a GPU the plain problem runs in fused kernels that nothing on the host waits for.
 """
 
 from dataclasses import dataclass
@@ -9,11 +10,15 @@ from math import inf, sqrt
 
 import numpy as np
 
+from sparseshare.devices import array_module, device_of, on_gpu
+from sparseshare.kernels.dispatch import kernels_for
+
 from .duality import multiple_within, scaled_dual_value
+from .penalties import SparsePenalty
+from .reductions import blocks, inner
 
 METHODS = ("ista", "fista", "backtracking")
 _SHRINK, _GROW = 0.9, 2.0  # the curvature after every step that held, and after one that did not
-_BLOCK = 2**15  # entries at a time
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class LeastSquares:
     def gradient(self, codes, residual):
         """A'(A z - b) and the gradient of R, in a new array."""
         gradient = self.adjoint(residual)
-        np.negative(gradient, out=gradient)
+        array_module(gradient).negative(gradient, out=gradient)
         return gradient if self.quadratic is None else self.quadratic.add_gradient(codes, gradient)
 
     def curvature(self, step, moved):
@@ -95,6 +100,7 @@ def proximal_gradient(smooth, penalty, start, *, gap=0.0, max_iter=1000, method=
     dual_value : callable or None, default=None
         `dual_value(codes, residual, gradient)` is a lower bound on all objectives, computed at any codes. None rescales
         the residual. The best bound of all iterations counts. `codes` may be None where `smooth` has no quadratic.
+        On a GPU a function of the host makes the device wait in every iteration: give None where it would do.
 
     Returns
     -------
@@ -118,6 +124,9 @@ def proximal_gradient(smooth, penalty, start, *, gap=0.0, max_iter=1000, method=
     >>> result.codes.round(3), round(result.objective, 3)
     (array([[1. , 1.5]]), 1.375)
     """
+    plain = dual_value is None and smooth.quadratic is None and isinstance(penalty, SparsePenalty)
+    if plain and on_gpu(start) and start.size and max_iter > 0:
+        return _on_device(smooth, penalty, start, gap, max_iter, method)
     if dual_value is None:
 
         def dual_value(codes, residual, gradient):
@@ -129,6 +138,21 @@ def proximal_gradient(smooth, penalty, start, *, gap=0.0, max_iter=1000, method=
     if not state.done:
         solve(state, max_iter, *(() if method == "backtracking" else (method == "fista",)))
     return Result(state.codes, state.objective, state.gap, state.n_iter, state.done)
+
+
+def _on_device(smooth, penalty, start, gap, max_iter, method):
+    """The same where the device decides by itself when to restart, to shorten a step, and to stop."""
+    start = array_module(start).ascontiguousarray(start)
+    residual = smooth.target - smooth.forward(start)
+    objective = smooth.value(start, residual) + penalty.value(start)
+    most = smooth.lipschitz if smooth.lipschitz > 0 else 1.0
+    first = min(most, _first_curvature(smooth, smooth.gradient(start, residual))) if method == "backtracking" else most
+    codes, state = kernels_for(device_of(start), "descent").proximal_gradient(
+        smooth.forward, smooth.adjoint, smooth.target, most, start, objective, first, penalty.alpha, penalty.weights,
+        penalty.positive, penalty.joint, gap, max_iter, method,
+    )  # fmt: skip
+    objective, bound = state["objective"], state["bound"]
+    return Result(codes, objective, max(objective - bound, 0.0), int(state["count"]), state["done"] == 1)
 
 
 class _State:
@@ -189,7 +213,7 @@ def _fixed_step(state, max_iter, accelerated):
         if not accelerated:
             point, image = codes, state.image
             continue
-        uphill = _inner(point, codes) - _inner(point, old) - _inner(codes, codes) + _inner(codes, old)
+        uphill = inner(point, codes) - inner(point, old) - inner(codes, codes) + inner(codes, old)
         t_old = 1.0 if uphill > 0 else t
         t = 0.5 * (1 + sqrt(1 + 4 * t_old * t_old))
         momentum = (t_old - 1) / t
@@ -221,12 +245,12 @@ def _backtracking(state, max_iter):
             length2, uphill = _progress(codes, state.codes, far, share)
             if curvature >= most:
                 break
-            step = None if point is None else np.subtract(codes, point, out=point)
+            step = None if point is None else array_module(point).subtract(codes, point, out=point)
             if smooth.curvature(step, moved) <= curvature * length2:
                 break
             curvature = min(_GROW * curvature, most)
         if uphill < 0:
-            np.copyto(far, codes)
+            far[...] = codes
             far_image, total = new_image, 0.0
         else:
             _pull(far, t * curvature, codes, state.codes, share)
@@ -248,13 +272,13 @@ def _rescaled_residual(smooth, penalty, codes, residual, gradient):
     if smooth.quadratic is not None:
         norm2 += 2 * smooth.quadratic.value(codes)
     needed = penalty.largest_alpha(gradient, negated=True)
-    return scaled_dual_value(_inner(smooth.target, residual), norm2, multiple_within(penalty.alpha, needed))
+    return scaled_dual_value(inner(smooth.target, residual), norm2, multiple_within(penalty.alpha, needed))
 
 
 def _combine(a, x, b, y):
     """a x + b y, written over x."""
     a, b = x.dtype.type(a), x.dtype.type(b)
-    for old, other in _blocks(x, y):
+    for old, other in blocks(x, y):
         old *= a
         old += b * other
     return x
@@ -264,7 +288,7 @@ def _combine(a, x, b, y):
 def _descend(slope, step, codes, far, share):
     """Overwrite the slope at the extrapolated point by the point less step times the slope."""
     step, rest, share = (slope.dtype.type(number) for number in (-step, 1 - share, share))
-    for block, here, there in _blocks(slope, codes, far):
+    for block, here, there in blocks(slope, codes, far):
         block *= step
         block += rest * here
         block += share * there
@@ -274,36 +298,22 @@ def _progress(new, codes, far, share):
     """|new - point|^2 and <new - point, new - codes>."""
     rest, share = new.dtype.type(1 - share), new.dtype.type(share)
     length2 = product = 0.0
-    for block, here, there in _blocks(new, codes, far):
+    for block, here, there in blocks(new, codes, far):
         step = block - rest * here
         step -= share * there
-        length2 += float(np.dot(step, step))
-        product += float(np.dot(step, block - here))
+        length2 += float(step @ step)
+        product += float(step @ (block - here))
     return length2, product
 
 
 def _pull(far, factor, new, codes, share):
     """far += factor (new - point)."""
     keep, pull, push = (far.dtype.type(number) for number in (1 - factor * share, factor, factor * (1 - share)))
-    for there, block, here in _blocks(far, new, codes):
+    for there, block, here in blocks(far, new, codes):
         there *= keep
         there += pull * block
         there -= push * here
 
 
-def _blocks(*arrays):
-    """The same few entries of contiguous arrays at a time: temporaries stay in the cache."""
-    flat = [array.reshape(-1) for array in arrays]
-    for first in range(0, len(flat[0]), _BLOCK):
-        yield [array[first : first + _BLOCK] for array in flat]
-
-
-def _inner(x, y):
-    """<x, y> in float64."""
-    if x.dtype == np.float64:
-        return float(np.vdot(x, y))
-    return sum(float(np.dot(a.astype(np.float64), b.astype(np.float64))) for a, b in _blocks(x, y))
-
-
 def _squared_norm(x):
-    return _inner(x, x)
+    return inner(x, x)
