@@ -5,6 +5,7 @@ from math import prod
 
 import numpy as np
 
+from sparseshare.devices import array_module, device_of, on_gpu, to_device
 from sparseshare.validation import check_axes, check_choice
 
 POOLINGS = ("sum", "mean", "max")
@@ -123,7 +124,7 @@ class Cells:
 
     def merge(self, blocks, other):
         """Blocks of two parts of the same images as those of both."""
-        return np.maximum(blocks, other) if self.maximum else blocks + other
+        return array_module(blocks).maximum(blocks, other) if self.maximum else blocks + other
 
     def features(self, blocks, split_sign=True):
         """Cells from blocks.
@@ -139,22 +140,21 @@ class Cells:
         -------
         ndarray of shape (n_images, n_cells, n_signs or 1, n_components)
         """
-        gather = np.maximum if self.maximum else np.add
-        parts = []
+        xp, parts = array_module(blocks), []
         for number, level in enumerate(self.grid.levels):
             cells = blocks
             for axis, starts in enumerate(self._starts):
-                cells = gather.reduceat(cells, starts[number], axis=axis + 1)
+                cells = _gathered(cells, starts[number], axis + 1, self.maximum)
             if self.grid.pooling == "mean":
                 lengths = [np.diff(edges[number]) for edges in self._edges]
                 sizes = prod(np.meshgrid(*lengths, indexing="ij"))
-                cells = cells / sizes[..., None, None].astype(blocks.dtype)
+                cells = cells / to_device(sizes[..., None, None].astype(blocks.dtype), device_of(blocks))
             parts.append(cells.reshape(len(blocks), prod(level), *cells.shape[-2:]))
-        cells = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        cells = parts[0] if len(parts) == 1 else xp.concatenate(parts, axis=1)
         if split_sign or cells.shape[2] == 1:
             return cells
         plus, minus = cells[:, :, :1], cells[:, :, 1:]
-        return np.where(plus >= minus, plus, -minus) if self.maximum else plus - minus
+        return xp.where(plus >= minus, plus, -minus) if self.maximum else plus - minus
 
 
 def pooled_magnitudes(indices, values, maps_shape, cells, n_signs):
@@ -201,6 +201,15 @@ def pooled_magnitudes(indices, values, maps_shape, cells, n_signs):
         blocks = np.bincount(target, np.abs(values), minlength=prod(blocks_shape))
     features = cells.features(blocks.reshape(1, *cells.shape, n_signs, n_components * n_channels))[0]
     return features.reshape(-1, n_signs, n_components, n_channels).astype(values.dtype, copy=False)
+
+
+def _gathered(cells, starts, axis, maximum):
+    """Largest values, or sums, over the runs along an axis that begin at `starts`."""
+    if not on_gpu(cells):
+        return (np.maximum if maximum else np.add).reduceat(cells, starts, axis=axis)
+    xp, stops = array_module(cells), [*starts[1:], cells.shape[axis]]
+    runs = [cells[(slice(None),) * axis + (slice(int(a), int(b)),)] for a, b in zip(starts, stops, strict=True)]
+    return xp.stack([run.max(axis=axis) if maximum else run.sum(axis=axis) for run in runs], axis=axis)
 
 
 def _edges(length, n_parts):

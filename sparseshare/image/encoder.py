@@ -6,7 +6,7 @@ from sklearn.utils.validation import check_is_fitted, check_memory, validate_dat
 
 from sparseshare.coding.problem import ALGORITHMS
 from sparseshare.convolution.pooling import CellGrid
-from sparseshare.devices import resolve_device
+from sparseshare.devices import Movable, computing_on, device_of, moved, resolve_device, to_host
 from sparseshare.learning.transformer import COUNTED
 from sparseshare.validation import (
     check_axes,
@@ -24,7 +24,7 @@ from .patch_codes import PatchCoder, code_maps, pooled_features
 ENCODINGS = ("threshold", "triangle", "lasso", *ALGORITHMS)
 
 
-class SparseImageEncoder(TransformerMixin, BaseEstimator):
+class SparseImageEncoder(Movable, TransformerMixin, BaseEstimator):
     """Images to pooled sparse codes of their patches, for classifiers and regressors.
 
     Every patch is brought to mean 0 and contrast 1, whitened, and coded by a dictionary that `fit` learns from random
@@ -88,7 +88,8 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
     n_jobs : int or None, default=None
         Threads; None takes all. Features do not depend on it, to the last bit.
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        "auto" computes where the images live: NumPy's on the CPU, CuPy's on their GPU, and so are features and
+        attributes. "cuda" and "cuda:N" send NumPy images to a GPU in pieces; what comes out are NumPy arrays.
     verbose : bool, default=False
         Print a line a pass.
 
@@ -202,8 +203,8 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array of shape (n, height, width[, n_channels]) or (n, n_pixels), or list of images
-            Images of numbers; float32 is computed in float32, all else in float64. In a list, images may have
-            different sizes; rows are flattened images, see `image_shape`.
+            Images of numbers, NumPy's or CuPy's; float32 is computed in float32, all else in float64. In a list, images
+            may have different sizes; rows are flattened images, see `image_shape`.
         y : ignored
 
         Returns
@@ -212,9 +213,11 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
         """
         self._check_parameters()
         images = self._check_images(X, reset=True)
-        learned = check_memory(self.memory).cache(learn, ignore=["n_jobs", "verbose"])(
-            images, **self._learning_parameters(), n_jobs=self.n_jobs, verbose=self.verbose
-        )
+        device, cached = self._device(X), check_memory(self.memory).cache(learn, ignore=["n_jobs", "verbose"])
+        with computing_on(device):
+            learned = cached(
+                images, **self._learning_parameters(), n_jobs=self.n_jobs, verbose=self.verbose, device=device
+            )
         return self._keep(images, learned)
 
     def partial_fit(self, X, y=None):
@@ -240,14 +243,17 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
         self._check_parameters()
         going_on = hasattr(self, "components_")
         images = self._check_images(X, reset=not going_on)
-        learned = learn(
-            images,
-            **self._learning_parameters(),
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
-            batch=True,
-            before=self._learned if going_on else None,
-        )
+        device = self._device(X, fitted=going_on)
+        with computing_on(device):
+            learned = learn(
+                images,
+                **self._learning_parameters(),
+                n_jobs=self.n_jobs,
+                verbose=self.verbose,
+                batch=True,
+                before=self._learned if going_on else None,
+                device=device,
+            )
         return self._keep(images, learned)
 
     def transform(self, X):
@@ -261,7 +267,7 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
         -------
         ndarray or csr_array of shape (n_images, n_cells * n_signs * n_components)
             Cell by cell, positive parts before negative ones; `get_feature_names_out` has the names. float32 if the
-            images are float32, else float64.
+            images are float32, else float64; of CuPy images CuPy's.
 
         Warns
         -----
@@ -290,10 +296,13 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
         maps = code_maps(images, grids, coder, self.split_sign, self.sparse_output, self.n_jobs)
         if self.sparse_output:
             return maps
-        if images.same_shape is None:
-            return [np.moveaxis(each, -1, 0) for each in maps]
-        together = maps[0].base.reshape(images.n_images, *maps[0].shape)
-        return np.moveaxis(together, -1, 1)
+        if images.same_shape is not None:
+            return maps.reshape(images.n_images, *grids[0].grid_shape, -1).transpose(0, 3, 1, 2)
+        ends = np.cumsum([grid.n_patches for grid in grids])
+        return [
+            maps[end - grid.n_patches : end].reshape(*grid.grid_shape, -1).transpose(2, 0, 1)
+            for grid, end in zip(grids, ends, strict=True)
+        ]
 
     def get_feature_names_out(self, input_features=None):
         """Names of the features: atom, sign, grid of cells, row and column of the cell in it.
@@ -348,8 +357,13 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
         check_axes("stride", self.stride, 2)
         CellGrid(self.grid, self.pooling)
 
+    def _device(self, X, fitted=False):
+        """Where to compute for images X."""
+        arrays = X if isinstance(X, list | tuple) else [X]
+        return resolve_device(self.device, *arrays, vars(self).get("components_") if fitted else None)
+
     def _check_images(self, X, reset):
-        resolve_device(self.device, X)
+        self._device(X, fitted=not reset)
         if reset:
             for name in ("n_features_in_", "feature_names_in_"):
                 self.__dict__.pop(name, None)
@@ -374,7 +388,7 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
         return {name: getattr(self, name) for name in names}
 
     def _keep(self, images, learned):
-        self._learned = learned
+        self._learned = learned = moved(learned, device_of(images.arrays[0]))
         self.components_, self.whitening_ = learned["components"], learned["whitening"]
         self.contrast_epsilon_, self.loss_curve_ = learned["epsilon"], learned["losses"]
         self.n_iter_ = max(len(self.loss_curve_), 1)
@@ -401,11 +415,15 @@ class SparseImageEncoder(TransformerMixin, BaseEstimator):
             options["n_nonzero_coefs"] = self.n_nonzero_coefs
         else:
             options["alpha"] = float(self.alpha)
-        dictionary = self.components_
+        dictionary = to_host(self.components_)
         if isinstance(self.dictionary, str) and self.dictionary == "kmeans" and encoding != "triangle":
             norms = np.linalg.norm(dictionary, axis=1, keepdims=True)
             dictionary = dictionary / np.where(norms > 0, norms, 1)
-        coder = PatchCoder(dictionary, encoding, options, self.contrast_epsilon_, self.whitening_, images.dtype)
+        device = self._device(X, fitted=True)
+        with computing_on(device):
+            coder = PatchCoder(
+                dictionary, encoding, options, self.contrast_epsilon_, self.whitening_, images.dtype, device
+            )
         return images, grids, coder
 
     def __sklearn_tags__(self):

@@ -1,17 +1,29 @@
-"""Codes of all patches of images, part by part: what is done to a part while it is in the cache."""
+"""Codes of all patches of images, part by part: what is done to a part while it is in the cache, or on a GPU."""
 
 from threading import Lock
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from sparseshare.coding.encode import encode, warn_if_not_converged
 from sparseshare.coding.problem import Problem, aligned_zeros
 from sparseshare.coding.tiles import PRODUCT_ROWS, RowsInOrder, tile_run
+from sparseshare.devices import (
+    array_module,
+    computing_on,
+    csr_of,
+    device_of,
+    module_of,
+    rows_that_fit,
+    to_device,
+    to_host,
+)
 from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.staging import StagedRows
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
+from sparseshare.validation import check_each_finite
 
 _TILE_ENTRIES = 2**17  # products of patches and atoms: they stay in the second-level cache
+_PIECE_ENTRIES = 2**27  # the same on a GPU: enough for it to be busy
 
 
 class PatchCoder:
@@ -28,35 +40,52 @@ class PatchCoder:
         Of the contrast normalisation; None leaves patches as they are.
     whitening : ZCAWhitening or None
     dtype : dtype
+    device : str, default="cpu"
+        Where to compute, as `resolve_device` returns it.
     """
 
-    def __init__(self, dictionary, encoding, options, epsilon, whitening, dtype):
+    def __init__(self, dictionary, encoding, options, epsilon, whitening, dtype, device="cpu"):
+        dictionary, self.device, self._xp = to_host(dictionary), device, module_of(device)
         n_components, n_features = dictionary.shape
         self.n_components, self.n_features, self.dtype = n_components, n_features, np.dtype(dtype)
         self.encoding, self.n_signs = encoding, 1 if encoding == "triangle" else 2
         self.normalise, self.epsilon = epsilon is not None, self.dtype.type(epsilon or 0)
         # x -> (x - mean) @ matrix; what follows is linear too where a threshold is the only thing that is not.
         matrix, mean = (np.eye(n_features), np.zeros(n_features)) if whitening is None else (
-            whitening.whitening_, whitening.mean_
+            to_host(whitening.whitening_), to_host(whitening.mean_)
         )  # fmt: skip
         self.problem = None
         if encoding == "threshold":
             matrix = matrix @ dictionary.T.astype(np.float64)
             shift = mean @ matrix
-            self._lower = (shift - options["alpha"]).astype(dtype)
-            self._upper = (shift + options["alpha"]).astype(dtype)
+            self._lower = self._placed((shift - options["alpha"]).astype(dtype))
+            self._upper = self._placed((shift + options["alpha"]).astype(dtype))
         else:
-            self._shift = (mean @ matrix).astype(dtype)
-            self._atoms = np.ascontiguousarray(dictionary.T, dtype)
-            self._norms2 = np.einsum("kf,kf->k", dictionary, dictionary, dtype=np.float64).astype(dtype)
+            self._shift = self._placed((mean @ matrix).astype(dtype))
+            self._atoms = self._placed(np.ascontiguousarray(dictionary.T, dtype))
+            norms2 = np.einsum("kf,kf->k", dictionary, dictionary, dtype=np.float64)
+            self._norms2 = self._placed(norms2.astype(dtype))
             if encoding != "triangle":
                 self.problem = Problem(dictionary.astype(dtype), algorithm=encoding, **options)
         self._matrix = aligned_zeros(matrix.shape, self.dtype)
         self._matrix[:] = matrix
+        self._matrix = self._placed(self._matrix)
         rows = _TILE_ENTRIES // n_components // PRODUCT_ROWS * PRODUCT_ROWS
         self.n_tile = min(max(rows, PRODUCT_ROWS), 8 * PRODUCT_ROWS)
-        self._kernels, self._pooling = kernels_for("cpu", "features"), kernels_for("cpu", "pooling")
+        self._kernels, self._pooling = kernels_for(device, "features"), kernels_for(device, "pooling")
         self._scratch, self._lock, self._unsolved = {}, Lock(), []
+
+    def _placed(self, array):
+        return to_device(array, self.device)
+
+    @property
+    def part_sizes(self):
+        """Patches and images that a part may have, where not those that suit a CPU: arguments of `Images.parts`."""
+        if self.device == "cpu":
+            return ()
+        entries = 2 * self.n_features + 2 * self.n_components
+        most = rows_that_fit(self.device, entries * self.dtype.itemsize, most=max(2 * _PIECE_ENTRIES // entries, 1))
+        return most, most
 
     def pool(self, pixels, grid, n_rows, cells, top, blocks, worker):
         """Add codes to the blocks that they lie in.
@@ -93,21 +122,43 @@ class PatchCoder:
         """Signed codes of the patches of some lines of images, a row a patch: an ndarray, or a csr_array if sparse."""
         if self.problem is not None:
             return self._sparse_codes(pixels, grid, n_rows, worker)
-        out = np.empty((len(pixels) * n_rows * grid.grid_shape[1], self.n_components), self.dtype)
+        xp = self._xp
+        out = xp.empty((len(pixels) * n_rows * grid.grid_shape[1], self.n_components), self.dtype)
         for first, n, products, norms2 in self._products(pixels, grid, n_rows, worker):
             if self.encoding == "threshold":
                 products = products[:n]
-                plus = np.maximum(products - self._upper, 0)
-                np.subtract(plus, np.maximum(self._lower - products, 0), out=out[first : first + n])
+                plus = xp.maximum(products - self._upper, 0)
+                xp.subtract(plus, xp.maximum(self._lower - products, 0), out=out[first : first + n])
             else:
                 self._pooling.nearness_rows(products, n, norms2, self._norms2)
                 out[first : first + n] = products[:n]
         return out
 
-    def run(self, work, n_items, n_jobs):
-        """Threads over items, BLAS on one thread; warns once about codes that have not converged."""
-        with single_threaded_blas if self.problem is None else tile_run(self.problem):
-            run_in_threads(work, n_items, thread_count(n_jobs))
+    def run(self, work, images, grids, n_jobs):
+        """Go through all parts of images; warns once about codes that have not converged.
+
+        Parameters
+        ----------
+        work : callable
+            ``work(number, part, pixels, worker, launched)``: the lines of the part's images that its patches lie in,
+            where they are worked on; the number of the thread; and what to call when all work on a GPU is on its way.
+        images : Images
+        grids : list of PatchGrid
+        n_jobs : int or None
+        """
+        parts = images.parts(grids, *self.part_sizes)
+
+        def on_cpu(number, worker):
+            part = parts[number]
+            work(number, part, pixels_of(images, part, grids[part.first]), worker, _nothing)
+
+        if self.device == "cpu":
+            with single_threaded_blas if self.problem is None else tile_run(self.problem):
+                run_in_threads(on_cpu, len(parts), thread_count(n_jobs))
+        else:
+            with computing_on(self.device):
+                for number, (pixels, launched) in enumerate(_staged(images, parts, grids, self.device)):
+                    work(number, parts[number], pixels, 0, launched)
         if self._unsolved:
             gap, converged = (np.concatenate(parts) for parts in zip(*self._unsolved, strict=True))
             warn_if_not_converged(_Unsolved(gap, converged), self.problem, stacklevel=5)
@@ -116,29 +167,50 @@ class PatchCoder:
         """Tiles of patches times the matrix, and their squared norms where distances are asked for."""
         for first, n, columns, scratch in self._tiles(pixels, grid, n_rows, worker):
             if self.encoding == "threshold":
-                yield first, n, np.matmul(columns.T, self._matrix, out=scratch["products"]), None
+                yield first, n, self._xp.matmul(columns.T, self._matrix, out=scratch.get("products")), None
             else:
                 white = self._white(columns, scratch)
-                norms2 = np.einsum("tf,tf->t", white, white)
-                yield first, n, np.matmul(white, self._atoms, out=scratch["products"]), norms2
+                norms2 = self._xp.square(white).sum(axis=1)
+                yield first, n, self._xp.matmul(white, self._atoms, out=scratch.get("products")), norms2
 
     def _white(self, columns, scratch):
-        white = np.matmul(columns.T, self._matrix, out=scratch["white"])
+        white = self._xp.matmul(columns.T, self._matrix, out=scratch.get("white"))
         white -= self._shift
         return white
 
     def _sparse_codes(self, pixels, grid, n_rows, worker):
-        rows = np.empty((len(pixels) * n_rows * grid.grid_shape[1], self.n_features), self.dtype)
+        rows = self._xp.empty((len(pixels) * n_rows * grid.grid_shape[1], self.n_features), self.dtype)
         for first, n, columns, scratch in self._tiles(pixels, grid, n_rows, worker):
             rows[first : first + n] = self._white(columns, scratch)[:n]
-        codes = encode(rows, self.problem, n_jobs=1)
+        codes = encode(rows, self.problem, n_jobs=1, device=self.device)
         if not codes.converged.all():
             with self._lock:
                 self._unsolved.append((codes.gap, codes.converged))
         return codes.values
 
     def _tiles(self, pixels, grid, n_rows, worker):
-        """Patches of images as columns, as many a tile: a product of another shape may have other last bits."""
+        """Patches of images as columns, as many a tile: a product of another shape may have other last bits.
+
+        A GPU takes all in one tile, and its memory from CuPy's pool.
+        """
+        n_patches = len(pixels) * n_rows * grid.grid_shape[1]
+        if self.device != "cpu":
+            columns, scratch, n_tile = self._xp.empty((self.n_features, n_patches), self.dtype), {}, n_patches
+        else:
+            columns, scratch, n_tile = *self._scratch_of(worker), self.n_tile
+        channels = grid.n_channels or 1
+        shape = np.array((n_rows, grid.grid_shape[1]))
+        patch = np.array((grid.patch_shape[0], grid.patch_shape[1] * channels))
+        stride = np.array((grid.stride[0], grid.stride[1] * channels))
+        for first in range(0, n_patches, n_tile):
+            n = min(n_tile, n_patches - first)
+            self._kernels.load_patches(
+                pixels, first, n, patch, stride, shape, self.epsilon, self.normalise, columns
+            )  # fmt: skip
+            yield first, n, columns, scratch
+
+    def _scratch_of(self, worker):
+        """Columns of a thread, and all its scratch."""
         if worker not in self._scratch:
             tile, dtype = self.n_tile, self.dtype
             self._scratch[worker] = {
@@ -146,19 +218,28 @@ class PatchCoder:
                 "white": aligned_zeros((tile, self.n_features), dtype),
                 "products": aligned_zeros((tile, self.n_components), dtype),
             }
-        scratch, columns = self._scratch[worker], self._scratch[worker]["columns"]
-        width = grid.grid_shape[1]
-        channels = grid.n_channels or 1
-        shape = np.array((n_rows, width))
-        patch = np.array((grid.patch_shape[0], grid.patch_shape[1] * channels))
-        stride = np.array((grid.stride[0], grid.stride[1] * channels))
-        n_patches = len(pixels) * n_rows * width
-        for first in range(0, n_patches, self.n_tile):
-            n = min(self.n_tile, n_patches - first)
-            self._kernels.load_patches(
-                pixels, first, n, patch, stride, shape, self.epsilon, self.normalise, columns
-            )  # fmt: skip
-            yield first, n, columns, scratch
+        return self._scratch[worker]["columns"], self._scratch[worker]
+
+
+def _nothing():
+    """What to do when work has been launched that is done already."""
+
+
+def _staged(images, parts, grids, device):
+    """Pixels of every part on a GPU, and a function that sends those of the next part on their way."""
+    stack, grid, one = images.arrays, grids[0], parts[0]
+    whole = one.bottom == grid.grid_shape[0]
+    if images.resident or not (images.stacked and whole and stack.flags.c_contiguous and stack.dtype.isnative):
+        for part in parts:
+            yield to_device(pixels_of(images, part, grids[part.first]), device), _nothing
+        return
+    lines = (grid.grid_shape[0] - 1) * grid.stride[0] + grid.patch_shape[0]
+    staged = StagedRows(stack.reshape(len(stack), -1), stack.dtype, device, one.last)
+    for rows, block in staged:
+        pixels = block.reshape(len(block), images.same_shape[0], -1)[:, :lines]
+        pixels = array_module(block).ascontiguousarray(pixels, dtype=images.dtype)
+        check_each_finite(pixels, rows.start)
+        yield pixels, staged.prefetch
 
 
 class _Unsolved:
@@ -187,21 +268,20 @@ def pooled_features(images, grids, cell_grid, coder, split_sign, sparse_output, 
     """
     n_signs = coder.n_signs if split_sign else 1
     n_columns = cell_grid.n_cells * n_signs * coder.n_components
-    parts = images.parts(grids)
-    n_missing = np.bincount([part.block for part in parts])
+    n_missing = np.bincount([part.block for part in images.parts(grids, *coder.part_sizes)])
     cells = {grid.grid_shape: cell_grid.on(grid.grid_shape) for grid in set(grids)}
+    home = device_of(images.arrays[0])
     if sparse_output:
-        packed = RowsInOrder(images.n_images, n_columns, coder.dtype, images.n_images)
+        packed = _rows_at(home, images.n_images, n_columns, coder.dtype)
     else:
-        out = np.empty((images.n_images, n_columns), coder.dtype)
+        out = module_of(home).empty((images.n_images, n_columns), coder.dtype)
     lock, waiting = Lock(), {}
 
-    def work(number, worker):
-        part = parts[number]
+    def work(number, part, pixels, worker, launched):
         grid = grids[part.first]
         own = cells[grid.grid_shape]
-        blocks = np.zeros((part.last - part.first, *own.shape, coder.n_signs, coder.n_components), coder.dtype)
-        pixels = pixels_of(images, part, grid)
+        shape = part.last - part.first, *own.shape, coder.n_signs, coder.n_components
+        blocks = module_of(coder.device).zeros(shape, coder.dtype)
         coder.pool(pixels, grid, part.bottom - part.top, own, part.top, blocks, worker)
         if n_missing[part.block] > 1:
             blocks = _merged(part, blocks)
@@ -209,10 +289,12 @@ def pooled_features(images, grids, cell_grid, coder, split_sign, sparse_output, 
                 return
         rows = own.features(blocks, split_sign).reshape(len(blocks), -1)
         if sparse_output:
-            codes = csr_array(rows)
-            packed.put(part.block, np.diff(codes.indptr), codes.indices, codes.data)
+            entries = _entries(rows)
+            launched()
+            packed.put(part.block, *(to_device(array, home) for array in entries))
         else:
-            out[part.first : part.last] = rows
+            launched()
+            out[part.first : part.last] = to_device(rows, home)
 
     def _merged(part, blocks):
         """Blocks of a whole image once its last part has come, merged from top to bottom."""
@@ -222,12 +304,13 @@ def pooled_features(images, grids, cell_grid, coder, split_sign, sparse_output, 
             if len(parts_of_image) < n_missing[part.block]:
                 return None
             del waiting[part.block]
-        total, own = 0.0, cells[grids[part.first].grid_shape]
+        total, own = None, cells[grids[part.first].grid_shape]
         for top in sorted(parts_of_image):
-            total = own.merge(total, parts_of_image[top].astype(np.float64))
+            more = parts_of_image[top].astype(np.float64)
+            total = more if total is None else own.merge(total, more)
         return total.astype(coder.dtype)
 
-    coder.run(work, len(parts), n_jobs)
+    coder.run(work, images, grids, n_jobs)
     return packed.csr() if sparse_output else out
 
 
@@ -241,45 +324,77 @@ def code_maps(images, grids, coder, split_sign, sparse_output, n_jobs):
 
     Returns
     -------
-    csr_array of shape (n_patches, n_maps), or a list of ndarrays of shape (rows, columns, n_maps), one an image
+    ndarray or csr_array of shape (n_patches, n_maps)
     """
     n_components, split = coder.n_components, split_sign and coder.n_signs == 2
     n_maps = 2 * n_components if split else n_components
-    parts = images.parts(grids)
-    starts = np.concatenate([[0], np.cumsum([grid.n_patches for grid in grids])])
+    starts, home = np.concatenate([[0], np.cumsum([grid.n_patches for grid in grids])]), device_of(images.arrays[0])
     if sparse_output:
-        packed = RowsInOrder(starts[-1], n_maps, coder.dtype, starts[-1])
+        packed = _rows_at(home, starts[-1], n_maps, coder.dtype)
     else:
-        out = np.empty((starts[-1], n_maps), coder.dtype)
+        out = module_of(home).empty((starts[-1], n_maps), coder.dtype)
 
-    def work(number, worker):
-        part = parts[number]
+    def work(number, part, pixels, worker, launched):
         grid = grids[part.first]
-        codes = coder.rows(pixels_of(images, part, grid), grid, part.bottom - part.top, worker)
+        codes = coder.rows(pixels, grid, part.bottom - part.top, worker)
+        xp = module_of(coder.device)
         if sparse_output:
-            codes = csr_array(codes)
-            atoms, values = codes.indices, codes.data
+            lengths, atoms, values = _entries(codes)
             if split:
-                atoms, values = np.where(values < 0, atoms + n_components, atoms), abs(values)
-            packed.put(number, np.diff(codes.indptr), atoms.astype(np.int32), values)
+                order = _order_of_split(lengths, atoms, values, n_components)
+                atoms, values = xp.where(values < 0, atoms + n_components, atoms)[order], xp.abs(values)[order]
+            launched()
+            packed.put(number, *(to_device(array, home) for array in (lengths, atoms.astype(np.int32), values)))
             return
-        codes = codes if isinstance(codes, np.ndarray) else codes.toarray()
+        codes = codes.toarray() if hasattr(codes, "toarray") else codes
+        if split:
+            codes = xp.concatenate([xp.maximum(codes, 0), xp.maximum(-codes, 0)], axis=1)
+        launched()
         first = starts[part.first] + part.top * grid.grid_shape[1]
-        rows = out[first : first + len(codes)]
-        if split:
-            np.maximum(codes, 0, out=rows[:, :n_components])
-            np.maximum(-codes, 0, out=rows[:, n_components:])
-        else:
-            rows[:] = codes
+        out[first : first + len(codes)] = to_device(codes, home)
 
-    coder.run(work, len(parts), n_jobs)
-    if sparse_output:
-        codes = packed.csr()
-        if split:
-            codes.has_sorted_indices = False
-            codes.sort_indices()
-        return codes
-    return [out[starts[i] : starts[i + 1]].reshape(*grid.grid_shape, n_maps) for i, grid in enumerate(grids)]
+    coder.run(work, images, grids, n_jobs)
+    return packed.csr() if sparse_output else out
+
+
+def _entries(rows):
+    """Lengths, columns and values of rows, dense or CSR, as a CSR array has them."""
+    xp = array_module(rows)
+    if hasattr(rows, "indptr"):
+        return xp.diff(rows.indptr).astype(np.int64), rows.indices, rows.data
+    places = xp.flatnonzero(rows)
+    lengths = xp.count_nonzero(rows, axis=1).astype(np.int64)
+    return lengths, (places % rows.shape[1]).astype(np.int32), rows.reshape(-1)[places]
+
+
+def _order_of_split(lengths, atoms, values, n_components):
+    """Order of entries in which rows are sorted when their negative parts have moved behind the positive ones."""
+    xp = array_module(values)
+    row = xp.searchsorted(xp.cumsum(lengths), xp.arange(len(values)), side="right")
+    return xp.argsort(2 * n_components * row + n_components * (values < 0) + atoms, kind="stable")
+
+
+def _rows_at(home, n_rows, n_columns, dtype):
+    """What collects rows of a CSR array on a device."""
+    return RowsInOrder(n_rows, n_columns, dtype, n_rows) if home == "cpu" else _RowsOnDevice((n_rows, n_columns), home)
+
+
+class _RowsOnDevice:
+    """Rows of a CSR array of a GPU, which arrive in their order."""
+
+    def __init__(self, shape, device):
+        self._shape, self._xp, self._parts = shape, module_of(device), []
+
+    def put(self, block, *parts):
+        self._parts.append(parts)
+
+    def csr(self):
+        lengths, columns, values = (self._xp.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        starts = self._xp.zeros(self._shape[0] + 1, np.int64)
+        self._xp.cumsum(lengths, out=starts[1:])
+        if len(columns) < np.iinfo(np.int32).max:
+            starts = starts.astype(np.int32)
+        return csr_of(values, columns, starts, self._shape)
 
 
 def pixels_of(images, part, grid):

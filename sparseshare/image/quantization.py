@@ -7,6 +7,7 @@ import numpy as np
 from sparseshare.callbacks import report_epoch
 from sparseshare.coding.problem import aligned_zeros
 from sparseshare.coding.tiles import PRODUCT_ROWS
+from sparseshare.devices import array_module, device_of, rows_that_fit, to_device, to_host
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
 
@@ -18,7 +19,8 @@ class VectorQuantizer:
     """Atoms of which every signal uses one.
 
     Gain-shape: unit atoms, a signal is the nearest multiple of one; the atom becomes the direction of the sum of its
-    signals, each times its gain. Else k-means: a signal is a centre, which becomes the mean of its signals.
+    signals, each times its gain. Else k-means: a signal is a centre, which becomes the mean of its signals. All arrays
+    live on one device, where they are worked on.
 
     Parameters
     ----------
@@ -47,8 +49,9 @@ class VectorQuantizer:
 
     def __init__(self, atoms, gain_shape, sums=None, counts=None):
         self.atoms, self.gain_shape = atoms, gain_shape
-        self.sums = np.zeros(atoms.shape) if sums is None else sums
-        self.counts = np.zeros(len(atoms)) if counts is None else counts
+        xp = array_module(atoms)
+        self.sums = xp.zeros(atoms.shape) if sums is None else sums
+        self.counts = xp.zeros(len(atoms)) if counts is None else counts
 
     def fit(self, X, max_iter, random_state, n_jobs=None, verbose=False):
         """Passes over all signals until the loss stops falling; atoms without signals are drawn anew.
@@ -90,6 +93,8 @@ class VectorQuantizer:
         float
             Half the mean squared error.
         """
+        if device_of(X) != "cpu":
+            return self._add_on_device(X)
         n, (n_atoms, n_features) = len(X), self.atoms.shape
         size = -(-n // _SHARES)
         size = -(-size // PRODUCT_ROWS) * PRODUCT_ROWS
@@ -124,12 +129,29 @@ class VectorQuantizer:
         self.counts += counts.sum(axis=0)
         return max(float(errors.sum()), 0.0) / n
 
+    def _add_on_device(self, X):
+        """`add`, some signals at a time; the host waits once, for the error."""
+        xp, device, (n_atoms, n_features) = array_module(X), device_of(X), self.atoms.shape
+        kernels, offsets = kernels_for(device, "features"), xp.zeros(n_atoms, X.dtype)
+        if not self.gain_shape:
+            offsets[:] = 0.5 * xp.square(self.atoms).sum(axis=1)
+        size, error = rows_that_fit(device, (n_atoms + 2 * n_features + 4) * 8), 0.0
+        for start in range(0, len(X), size):
+            rows = xp.ascontiguousarray(X[start : start + size])
+            labels, values = xp.empty(len(rows), np.int64), xp.empty(len(rows), X.dtype)
+            kernels.nearest_atoms(rows @ self.atoms.T, len(rows), offsets, self.gain_shape, labels, values)
+            kernels.add_to_atoms(rows, len(rows), labels, values, self.gain_shape, self.sums, self.counts)
+            gain = xp.square(values, dtype=np.float64).sum() / 2 if self.gain_shape else values.sum(dtype=np.float64)
+            error = error + xp.square(rows, dtype=np.float64).sum() / 2 - gain
+        return max(float(error), 0.0) / len(X)
+
     def update(self):
         """Make the atoms anew from the sums; returns those that have none."""
-        scales = np.sqrt(np.einsum("kf,kf->k", self.sums, self.sums)) if self.gain_shape else self.counts
+        xp = array_module(self.sums)
+        scales = xp.sqrt(xp.square(self.sums).sum(axis=1)) if self.gain_shape else self.counts
         used = scales > 0
         self.atoms[used] = self.sums[used] / scales[used, None]
-        return np.flatnonzero(~used)
+        return xp.flatnonzero(~used)
 
 
 def signals_as_atoms(X, count, random_state, unit_norm=True):
@@ -146,11 +168,12 @@ def signals_as_atoms(X, count, random_state, unit_norm=True):
     -------
     ndarray of shape (count, n_features), new
     """
-    norms2 = np.einsum("if,if->i", X, X, dtype=np.float64)
+    norms2 = to_host(array_module(X).square(X, dtype=np.float64).sum(axis=1))
     useful = np.flatnonzero(norms2 > 1e-12 * norms2.max())
     chosen = random_state.permutation(useful)[:count]
     missing = random_state.standard_normal((count - len(chosen), X.shape[1])).astype(X.dtype)
-    atoms = np.concatenate([X[chosen], missing])
+    home, xp = device_of(X), array_module(X)
+    atoms = xp.concatenate([X[to_device(chosen, home)], to_device(missing, home)])
     if unit_norm:
-        atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+        atoms /= xp.linalg.norm(atoms, axis=1, keepdims=True)
     return atoms
