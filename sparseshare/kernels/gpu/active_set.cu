@@ -1,0 +1,571 @@
+// Direct methods on an active set, twins of kernels/cpu/active_set.py and homotopy.py: one signal a block.
+//
+// R, the inverse of the Cholesky factor of the active atoms' Gram matrix, is a packed triangle: row a begins at
+// a (a + 1) / 2. Those numbers are all different modulo 32, so that neither a thread a row nor a thread a column meets
+// conflicts between banks of shared memory.
+//
+// A block is one warp with all its state in shared memory, or, for large active sets and dictionaries, 128 threads with
+// their state in device memory. What a function returns is the same for all threads of the block, unless told.
+
+enum Outcome { SETTLED = 0, STOPPED = 1, STALLED = 2, TOO_LARGE = 3, DIVERGED = 4 };
+
+template <typename T>
+__device__ __forceinline__ T rounding_level() {
+  return sizeof(T) == 4 ? T(1e-6) : T(1.8e-15);
+}
+
+// Atoms closer to the span of others than this share of their squared norm depend on them.
+template <typename T>
+__device__ __forceinline__ T dependent_share() {
+  return sizeof(T) == 4 ? T(1e-6) : T(1e-10);
+}
+
+template <typename T, int THREADS>
+struct ActiveSet {
+  const T *q, *G;  // (K,) correlations with the signal and (K, K) Gram matrix
+  int K, room, thread;
+  bool positive;
+  int* idx;                                                             // (room,) active atoms
+  T *lower, *coef, *sign, *rhs, *step, *column, *projection, *expansion;  // R, and (room,) each
+  T* g;                                                                 // (K,) correlations with the residual
+  double* parts;                                                        // a number a warp, in shared memory
+  int* places;
+
+  static __device__ __forceinline__ int row(int a) { return a * (a + 1) / 2; }
+
+  // Hand out `memory`; returns what is left of it.
+  __device__ __forceinline__ T* lay_out(T* memory) {
+    lower = memory;
+    coef = lower + row(room);
+    sign = coef + room;
+    rhs = sign + room;
+    step = rhs + room;
+    column = step + room;
+    projection = column + room;
+    expansion = projection + room;
+    memory = expansion + room;
+    idx = reinterpret_cast<int*>(memory);
+    g = memory + room;
+    return g + K;
+  }
+
+  __device__ __forceinline__ void meet() const {
+    if (THREADS == WARP)
+      __syncwarp(FULL);
+    else
+      __syncthreads();
+  }
+
+  template <typename V>
+  __device__ __forceinline__ V sum(V value) const {
+    value = warp_sum(value);
+    if (THREADS == WARP) return value;
+    if (thread % WARP == 0) parts[thread / WARP] = value;
+    __syncthreads();
+    double total = 0;
+    for (int w = 0; w < THREADS / WARP; ++w) total += parts[w];
+    __syncthreads();
+    return (V)total;
+  }
+
+  // The largest value and its index; of equal ones the lowest index.
+  __device__ __forceinline__ void argmax(T& value, int& index) const {
+    warp_argmax(value, index);
+    if (THREADS == WARP) return;
+    if (thread % WARP == 0) {
+      parts[thread / WARP] = value;
+      places[thread / WARP] = index;
+    }
+    __syncthreads();
+    for (int w = 0; w < THREADS / WARP; ++w) {
+      const T other = (T)parts[w];
+      if (other > value || (other == value && places[w] < index)) {
+        value = other;
+        index = places[w];
+      }
+    }
+    __syncthreads();
+  }
+
+  __device__ __forceinline__ bool in_use(int j, int m) const {
+    bool found = false;
+#pragma unroll 1
+    for (int a = thread; a < m; a += THREADS) found |= idx[a] == j;
+    return THREADS == WARP ? __any_sync(FULL, found) : __syncthreads_or(found);
+  }
+
+  // g = q - G w for the first m atoms; `value` and `atom` become the largest score among this thread's atoms.
+  __device__ __forceinline__ void sweep(int m, T& value, int& atom) {
+    constexpr int EACH = sizeof(T) == 4 ? 8 : 4;
+    value = T(-1);
+    atom = 0;
+    for (int start = thread; start < K; start += THREADS * EACH) {
+      T total[EACH];
+      int here[EACH];
+#pragma unroll
+      for (int e = 0; e < EACH; ++e) {
+        here[e] = min(start + e * THREADS, K - 1);
+        total[e] = q[here[e]];
+      }
+#pragma unroll 2
+      for (int a = 0; a < m; ++a) {
+        const T w = -coef[a];
+        const T* const gram = G + (long long)idx[a] * K;
+#pragma unroll
+        for (int e = 0; e < EACH; ++e) total[e] = fma(w, gram[here[e]], total[e]);
+      }
+#pragma unroll
+      for (int e = 0; e < EACH; ++e) {
+        if (start + e * THREADS >= K) continue;
+        g[here[e]] = total[e];
+        const T score = positive ? total[e] : magnitude(total[e]);
+        if (score > value) {
+          value = score;
+          atom = here[e];
+        }
+      }
+    }
+    meet();
+  }
+
+  // projection = R column; returns its squared norm.
+  __device__ __forceinline__ T project(int m) {
+    T norm2 = 0;
+#pragma unroll 1
+    for (int a = thread; a < m; a += THREADS) {
+      const T* const r = lower + row(a);
+      T total = 0;
+#pragma unroll 2
+      for (int b = 0; b <= a; ++b) total = fma(r[b], column[b], total);
+      projection[a] = total;
+      norm2 += total * total;
+    }
+    norm2 = sum(norm2);
+    meet();
+    return norm2;
+  }
+
+  // expansion = R' projection: the projected atom's coefficients on the active ones.
+  __device__ __forceinline__ void expand(int m) {
+#pragma unroll 1
+    for (int b = thread; b < m; b += THREADS) {
+      T total = 0;
+#pragma unroll 2
+      for (int a = b; a < m; ++a) total = fma(lower[row(a) + b], projection[a], total);
+      expansion[b] = total;
+    }
+    meet();
+  }
+
+  // Squared distance of atom j from the span of the active ones; leaves its projection.
+  __device__ __forceinline__ T distance2(int j, int m) {
+    const T* const gram = G + (long long)j * K;
+#pragma unroll 1
+    for (int a = thread; a < m; a += THREADS) column[a] = gram[idx[a]];
+    meet();
+    return gram[j] - project(m);
+  }
+
+  // Row m of R, for the atom that was projected.
+  __device__ __forceinline__ void append(int m, int j, T pivot2, T value, T s, T rest) {
+    const T inverse = T(1) / sqrt(pivot2);
+    expand(m);
+#pragma unroll 1
+    for (int b = thread; b < m; b += THREADS) lower[row(m) + b] = -inverse * expansion[b];
+    if (thread == 0) {
+      lower[row(m) + m] = inverse;
+      idx[m] = j;
+      coef[m] = value;
+      sign[m] = s;
+      rhs[m] = rest;
+    }
+    meet();
+  }
+
+  // step = inv(G_AA) rhs, where rhs is 0 before `first`.
+  __device__ __forceinline__ void solve(int first, int m) {
+#pragma unroll 1
+    for (int a = thread; a < m; a += THREADS) {
+      const T* const r = lower + row(a);
+      T total = 0;
+#pragma unroll 2
+      for (int b = first; b <= a; ++b) total = fma(r[b], rhs[b], total);
+      column[a] = total;
+    }
+    meet();
+#pragma unroll 1
+    for (int b = thread; b < m; b += THREADS) {
+      T total = 0;
+#pragma unroll 2
+      for (int a = max(b, first); a < m; ++a) total = fma(lower[row(a) + b], column[a], total);
+      step[b] = total;
+    }
+    meet();
+  }
+
+  // Take atom d out: rotations bring its column of R into the last row, which then leaves. Returns what is left of m.
+  __device__ __forceinline__ int remove(int d, int m) {
+#pragma unroll 1
+    for (int c = d + thread; c < m - 1; c += THREADS) {
+      const T first = lower[row(d) + d], below = lower[row(c + 1) + d];
+      T above = first * first;
+#pragma unroll 1
+      for (int a = d + 1; a <= c; ++a) above = fma(lower[row(a) + d], lower[row(a) + d], above);
+      const T length = sqrt(fma(below, below, above));
+      projection[c] = below / length;
+      column[c] = (c == d ? first : sqrt(above)) / length;
+    }
+    meet();
+#pragma unroll 1
+    for (int k = thread; k < m; k += THREADS) {
+      if (k == d) continue;
+      T carried = k < d ? lower[row(d) + k] : T(0);
+#pragma unroll 1
+      for (int c = max(d, k - 1); c < m - 1; ++c) {
+        const T below = lower[row(c + 1) + k], cosine = projection[c], sine = column[c];
+        const T turned = cosine * carried - sine * below;
+        carried = sine * carried + cosine * below;
+        if (c + 1 == k)
+          expansion[k] = turned;  // right of the triangle until column d is gone
+        else
+          lower[row(c) + k] = turned;
+      }
+    }
+    meet();
+#pragma unroll 1
+    for (int c = d + thread; c < m - 1; c += THREADS) {
+      T* const r = lower + row(c);
+#pragma unroll 1
+      for (int k = d; k < c; ++k) r[k] = r[k + 1];
+      r[c] = expansion[c + 1];
+    }
+    for (int start = d; start < m - 1; start += THREADS) {
+      const int a = start + thread;
+      const bool moves = a < m - 1;
+      const int from = moves ? a + 1 : d;
+      const int atom = idx[from];
+      const T w = coef[from], s = sign[from], rest = rhs[from];
+      meet();
+      if (moves) {
+        idx[a] = atom;
+        coef[a] = w;
+        sign[a] = s;
+        rhs[a] = rest;
+      }
+      meet();
+    }
+    return m - 1;
+  }
+
+  // Solve for the signs as they stand, as far as the first sign change; drop that atom and go on. Returns m.
+  __device__ __forceinline__ int descend(int first, int m) {
+    while (first < m) {
+      solve(first, m);
+      T nearest = T(-2);  // minus the share of the step at which a coefficient reaches zero
+      int drop = m;
+#pragma unroll 1
+      for (int a = thread; a < m; a += THREADS) {
+        const T length = magnitude(step[a]);
+        if ((coef[a] + step[a]) * sign[a] <= T(0)) {
+          const T crossing = length > T(0) ? -magnitude(coef[a]) / length : T(0);
+          if (crossing > nearest) {
+            nearest = crossing;
+            drop = a;
+          }
+        }
+      }
+      argmax(nearest, drop);
+      const T t = drop < m ? min(-nearest, T(1)) : T(1);
+#pragma unroll 1
+      for (int a = thread; a < m; a += THREADS) {
+        coef[a] += t * step[a];
+        if (a >= first) rhs[a] *= T(1) - t;
+      }
+      meet();
+      if (drop == m) break;
+      m = remove(drop, m);
+      if (drop < first) --first;
+    }
+#pragma unroll 1
+    for (int a = thread; a < m; a += THREADS) rhs[a] = T(0);
+    meet();
+    return m;
+  }
+
+  // Put a dependent atom of sign s in: the one that leaves, or -1, and the value that enters. Moving w_j = t s and
+  // w_A -= t s v with v = inv(G_AA) G_Aj leaves the residual as it is and lowers |w|_1.
+  __device__ __forceinline__ int exchange(T s, int m, T& value) {
+    expand(m);
+    T nearest = T(-1e30);
+    int drop = m;
+#pragma unroll 1
+    for (int a = thread; a < m; a += THREADS) {
+      const T rate = s * expansion[a] * sign[a];
+      if (rate > T(0) && -magnitude(coef[a]) / rate > nearest) {
+        nearest = -magnitude(coef[a]) / rate;
+        drop = a;
+      }
+    }
+    argmax(nearest, drop);
+    if (drop == m) return -1;
+    value = -nearest * s;
+#pragma unroll 1
+    for (int a = thread; a < m; a += THREADS) coef[a] -= value * expansion[a];
+    meet();
+    return drop;
+  }
+
+  __device__ __forceinline__ int keep(int m, int* atoms, T* code) const {
+#pragma unroll 1
+    for (int a = thread; a < m; a += THREADS) {
+      atoms[a] = idx[a];
+      code[a] = coef[a];
+    }
+    return m;
+  }
+
+  // Let atom j in, and some that violate almost as much, or exchange j for one in use; the code before that is kept.
+  // `value` and `atom` are this thread's candidate. Returns the number of atoms in use, or -1 without room for j.
+  __device__ __forceinline__ int enter(int j, T threshold, T penalty, int m, T value, int atom, int capacity,
+                                       int* atoms, T* code, bool& exchanged) {
+    const T least = sizeof(T) == 4 ? T(1e-7) : T(1e-15);
+    const int before = m, allowed = min(4, max(1, (m + 2) / 3));  // more bring in atoms that have to leave again
+    bool waits = value > threshold;
+    T start = 0;
+    exchanged = false;
+    for (;;) {
+      waits &= atom != j;
+      const T norm2 = G[(long long)j * K + j], s = g[j] > T(0) ? T(1) : T(-1);
+      const T pivot2 = distance2(j, m);
+      const bool independent = pivot2 > (exchanged ? least : dependent_share<T>()) * norm2;
+      if (independent && m < room) {
+        append(m++, j, pivot2, start, s, g[j] - penalty * s);
+        // candidates that are coherent with it would have to leave again
+        waits &= magnitude(G[(long long)j * K + atom]) < T(0.5) * G[(long long)atom * K + atom];
+      } else if (m == before && !exchanged) {
+        if (independent && room < capacity) return -1;
+        keep(m, atoms, code);
+        const int drop = exchange(s, m, start);
+        if (drop < 0) return m;
+        exchanged = true;
+        m = remove(drop, m);
+        continue;  // with the same atom, which is independent of those that stay
+      }
+      if (exchanged || m - before == allowed) return m;
+      do {
+        T best = waits ? value : T(-1);
+        j = atom;
+        argmax(best, j);
+        if (!(best > threshold)) return m;
+        waits &= atom != j;
+      } while (in_use(j, m));
+    }
+  }
+
+  // The active set of a given code, without atoms that depend on earlier ones; its size, or -1 without room for it.
+  __device__ __forceinline__ int start(const int* atoms, const T* code, int count) {
+    int m = 0;
+#pragma unroll 1
+    for (int a = 0; a < count; ++a) {
+      const int j = atoms[a];
+      const T value = code[a];
+      if (value == T(0) || (positive && value < T(0))) continue;
+      const T pivot2 = distance2(j, m);
+      if (!(pivot2 > dependent_share<T>() * G[(long long)j * K + j])) continue;
+      if (m == room) return -1;
+      append(m++, j, pivot2, value, value > T(0) ? T(1) : T(-1), T(0));
+    }
+    return m;
+  }
+
+  __device__ __forceinline__ double objective(int m, double norm2, T penalty) const {
+    double part = 0;
+#pragma unroll 1
+    for (int a = thread; a < m; a += THREADS) {
+      const double w = coef[a];
+      part -= 0.5 * w * ((double)q[idx[a]] + (double)g[idx[a]]);
+      part += (double)penalty * magnitude(w);
+    }
+    return 0.5 * norm2 + sum(part);
+  }
+
+  // Primal minus dual objective with the dual point alpha / top times the residual, summed term by term.
+  __device__ __forceinline__ double duality_gap(int m, double norm2, T alpha, T top) const {
+    const double scale = top <= alpha ? 1.0 : (double)alpha / (double)top;
+    double explained = 0, total = 0;
+#pragma unroll 1
+    for (int a = thread; a < m; a += THREADS) {
+      const double w = coef[a], gw = g[idx[a]];
+      explained += w * ((double)q[idx[a]] + gw);
+      total += (double)alpha * magnitude(w) - scale * w * gw;
+    }
+    const double residual2 = norm2 - sum(explained);
+    total = sum(total);
+    return 0.5 * (1.0 - scale) * (1.0 - scale) * max(residual2, 0.0) + max(total, 0.0);
+  }
+
+  // Rounds until the gap is within tol or the optimality conditions hold to rounding, from m atoms in use. Returns the
+  // outcome; `top` becomes the largest score. From the first nearly dependent atom on, the code of every round is kept
+  // and the next one compared with it: DIVERGED means back to that one, without its factor.
+  __device__ __forceinline__ int solve_penalty(double norm2, T penalty, double tol, int max_iter, int capacity,
+                                               int* atoms, T* code, int& m, T& top, int& rounds) {
+    const T reach = T(0.3);        // a violator enters beside the largest one if it exceeds the penalty by this share
+    const T fragile_from = T(30);  // 1 over an atom's distance from the span of those in use
+    const T floor = rounding_level<T>() * max(penalty, T(0.5 * sqrt(norm2)));
+    const T widest = penalty == T(0) ? T(1e30) : penalty * T(sqrt(0.5 * tol));
+    bool refine = m > 0, fragile = false, diverged = false;
+    int refinements = 0, kept = 0;
+    double lowest = 0.5 * norm2;
+    for (;;) {
+      T value;
+      int atom;
+      sweep(m, value, atom);
+      int j = atom;
+      top = value;
+      argmax(top, j);
+      if (diverged) return DIVERGED;
+      if (fragile) {
+        const double reached = objective(m, norm2, penalty);
+        if (!(reached <= lowest + 5e-4 * norm2)) {  // true for NaN
+          diverged = true;
+          fragile = false;
+          m = kept;
+          for (int a = thread; a < m; a += THREADS) {
+            idx[a] = atoms[a];
+            coef[a] = code[a];
+          }
+          meet();
+          continue;  // for the correlations of that code
+        }
+        lowest = min(lowest, reached);
+        kept = keep(m, atoms, code);
+      }
+      T norm1 = 0, kappa = 0;
+#pragma unroll 1
+      for (int a = thread; a < m; a += THREADS) {
+        norm1 += magnitude(coef[a]);
+        kappa = max(kappa, magnitude(g[idx[a]] - penalty * sign[a]));
+      }
+      norm1 = sum(norm1);
+      int where = 0;
+      argmax(kappa, where);
+      T delta = floor;
+      if (norm1 > T(0)) delta = max(delta, min(T(0.25 * tol * norm2) / norm1, widest));
+      int outcome = -1;
+      if (rounds == max_iter) {
+        outcome = STOPPED;
+      } else if (!refine && (top <= penalty + delta || in_use(j, m))) {
+        // done, but for conditions of atoms in use that rounding has spoilt: solve once more, with nothing new
+        refine = (top > penalty + delta || kappa > delta) && refinements < 3;
+        if (!refine) outcome = top <= penalty + delta ? SETTLED : STALLED;
+      }
+      if (outcome >= 0) {
+        if (penalty == T(0)) top = max(top - floor, T(0));  // such a correlation is only ever zero to rounding
+        return outcome;
+      }
+      ++rounds;
+      int first = m;
+      if (refine) {
+        refine = false;
+        ++refinements;
+        first = 0;
+#pragma unroll 1
+        for (int a = thread; a < m; a += THREADS) rhs[a] = g[idx[a]] - penalty * sign[a];
+        meet();
+      } else {
+        bool exchanged;
+        const int grown = enter(j, penalty + max(delta, reach * (top - penalty)), penalty, m, value, atom, capacity,
+                                atoms, code, exchanged);
+        if (grown < 0) return TOO_LARGE;
+        if (exchanged) {  // the residual is the old one but for rounding, the conditions of all atoms are new
+          fragile = true;
+          kept = m;
+          m = grown;
+          refine = true;
+          --refinements;
+          continue;
+        }
+        if (grown == m) return STALLED;
+#pragma unroll 1
+        for (int a = m; a < grown; ++a) {
+          if (lower[row(a) + a] > fragile_from && !fragile) {
+            fragile = true;
+            kept = keep(m, atoms, code);
+          }
+        }
+        m = grown;
+      }
+      m = descend(first, m);
+    }
+  }
+};
+
+// Minimise 0.5 |x - w D|^2 + alpha |w|_1 for signals `rows` (null: all), at one penalty after the other: alphas, gaps,
+// counts, iterations and status are (n, n_penalties), codes (n, n_penalties, capacity), in the first place with the
+// code to start from. Signals with more than `room` active atoms are left TOO_LARGE with their code so far, and taken
+// up there when they are listed in `rows`. `scratch` has the state of every block, unless that is in shared memory.
+// instance: lasso<float, 32> registers 112
+// instance: lasso<double, 32> registers 112
+// instance: lasso<float, 128> registers 128
+// instance: lasso<double, 128> registers 128
+template <typename T, int THREADS>
+__global__ void __launch_bounds__(THREADS, THREADS == WARP ? 16 : 4) lasso(
+    const T* __restrict__ Q, const double* __restrict__ norms2, const T* __restrict__ G, const T* __restrict__ alphas,
+    const double tol, const int max_iter, const bool positive, const long long* __restrict__ rows, int* indices,
+    T* values, int* counts, double* __restrict__ gaps, int* __restrict__ iterations, signed char* __restrict__ status,
+    T* scratch, const long long scratch_size, const int n_rows, const int n_atoms, const int n_penalties,
+    const int capacity, const int room) {
+  DYNAMIC_SHARED(T, shared);
+  SHARED(double, parts, THREADS / WARP);
+  SHARED(int, places, THREADS / WARP);
+  ActiveSet<T, THREADS> set;
+  set.G = G;
+  set.K = n_atoms;
+  set.room = room;
+  set.thread = threadIdx.x;
+  set.positive = positive;
+  set.parts = parts;
+  set.places = places;
+  set.lay_out(THREADS == WARP ? shared : scratch + blockIdx.x * scratch_size);
+  for (int r = blockIdx.x; r < n_rows; r += gridDim.x) {
+    set.meet();
+    const long long i = rows ? rows[r] : r;
+    const double norm2 = norms2[i];
+    set.q = Q + i * n_atoms;
+    long long p = i * n_penalties;
+    const long long end = p + n_penalties;
+    int rounds = 0;
+    if (rows) {
+      while (status[p] != TOO_LARGE) ++p;
+      rounds = iterations[p];
+    }
+    const int* atoms = indices + p * capacity;  // of the code to start from
+    const T* code = values + p * capacity;
+    int m = counts[p];
+    bool fits = true, anew = true;
+    for (; p < end; ++p, rounds = 0) {
+      if (anew) m = set.start(atoms, code, m);
+      fits = m >= 0;
+      if (!fits) break;
+      T top;
+      const int outcome = set.solve_penalty(norm2, alphas[p], tol, max_iter, capacity, indices + p * capacity,
+                                            values + p * capacity, m, top, rounds);
+      const double gap = set.duality_gap(m, norm2, alphas[p], top);
+      set.keep(m, indices + p * capacity, values + p * capacity);
+      if (set.thread == 0) {
+        counts[p] = m;
+        iterations[p] = max(rounds, 1);
+        status[p] = outcome == DIVERGED ? STALLED : outcome;
+        gaps[p] = gap;
+      }
+      set.meet();
+      fits = outcome != TOO_LARGE;
+      if (!fits) break;
+      anew = outcome == DIVERGED;
+      atoms = indices + p * capacity;
+      code = values + p * capacity;
+    }
+    if (!fits)
+      for (long long left = p + set.thread; left < end; left += THREADS) status[left] = TOO_LARGE;
+  }
+}
