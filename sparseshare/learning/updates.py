@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from sparseshare.devices import array_module, computing_on, device_of, on_gpu
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.optimization.constraints import AtomConstraint, row_norms
 
@@ -19,26 +20,32 @@ def sweep_atoms(dictionary, statistics, constraint=None):
 
     Parameters
     ----------
-    dictionary : ndarray of shape (n_components, n_features), C-contiguous
+    dictionary : array of shape (n_components, n_features), C-contiguous
         Updated in place.
     statistics : Statistics
+        On the device of the dictionary.
     constraint : AtomConstraint or None, default=None
         None is the unit ball.
 
     Returns
     -------
-    dictionary : ndarray
+    dictionary : array
         The same array.
     """
     constraint = AtomConstraint() if constraint is None else constraint
-    kernels = kernels_for("cpu", "atoms")
+    device = device_of(dictionary)
+    kernels = kernels_for(device, "atoms")
     A, B = statistics.A, statistics.B
+    form = constraint.norm == "sphere", constraint.nonnegative, constraint.zero_mean, float(constraint.l1_budget or 0)
+    if device != "cpu":
+        with computing_on(device):
+            kernels.sweep(A, B, LEAST_MASS, *form, dictionary)
+        return dictionary
     n_components, n_features = dictionary.shape
     block = 32 if n_components <= 512 else 64  # the larger the rows, the more a wide matrix product pays
     ratios = np.empty((block, n_components), dictionary.dtype)
     targets = np.empty((block, n_features), dictionary.dtype)
     least_mass = LEAST_MASS * A.diagonal().max(initial=0)
-    form = constraint.norm == "sphere", constraint.nonnegative, constraint.zero_mean, float(constraint.l1_budget or 0)
     for first in range(0, n_components, block):
         last = min(first + block, n_components)
         rows, steps = ratios[: last - first], targets[: last - first]
@@ -57,17 +64,17 @@ def optimal_directions(dictionary, statistics, constraint=None):
 
     Parameters
     ----------
-    dictionary : ndarray of shape (n_components, n_features)
+    dictionary : array of shape (n_components, n_features)
         Updated in place.
     statistics : Statistics
-        Rescaled in place as the codes have to be.
+        On the device of the dictionary. Rescaled in place as the codes have to be.
     constraint : AtomConstraint or None, default=None
         Norm and zero mean are honoured; other constraints have no solution of this form.
 
     Returns
     -------
-    norms : ndarray of shape (n_components,), float64
-        What the codes are to be multiplied by, atom by atom.
+    norms : array of shape (n_components,), float64
+        On that device. What the codes are to be multiplied by, atom by atom.
 
     Raises
     ------
@@ -77,6 +84,8 @@ def optimal_directions(dictionary, statistics, constraint=None):
     constraint = AtomConstraint() if constraint is None else constraint
     if constraint.nonnegative or constraint.l1_budget is not None:
         raise ValueError("dict_update='mod' cannot keep atoms non-negative or within an l1 budget: use 'bcd'")
+    if on_gpu(dictionary):
+        return _optimal_directions_on_gpu(dictionary, statistics, constraint.zero_mean)
     mass = statistics.A.diagonal()
     used = np.flatnonzero(mass > LEAST_MASS * mass.max(initial=0))
     norms = np.ones(len(dictionary))
@@ -94,4 +103,24 @@ def optimal_directions(dictionary, statistics, constraint=None):
     dictionary[used[kept]] = solution[kept] / lengths[kept, None]
     norms[used[kept]] = lengths[kept]
     statistics.rescale(norms)
+    return norms
+
+
+def _optimal_directions_on_gpu(dictionary, statistics, zero_mean):
+    """As on the CPU, but that atoms without mass stay in the equations, as an identity: no size is to be waited for."""
+    xp = array_module(dictionary)
+    with computing_on(device_of(dictionary)):
+        mass = statistics.A.diagonal()
+        used = mass > LEAST_MASS * mass.max()
+        inverse = xp.where(used, 1 / xp.sqrt(xp.where(used, mass, 1.0)), 0.0)
+        normal = statistics.A * inverse * inverse[:, None]
+        every = xp.arange(len(normal))
+        normal[every, every] = xp.where(used, normal[every, every] + 1e-10, 1.0)
+        solution = xp.linalg.solve(normal, statistics.B * inverse[:, None]) * inverse[:, None]
+        if zero_mean:
+            solution -= solution.mean(axis=1, keepdims=True)
+        lengths = row_norms(solution)
+        norms = xp.where(lengths > 0, lengths, 1.0)
+        dictionary[...] = xp.where((lengths > 0)[:, None], solution / norms[:, None], dictionary)
+        statistics.rescale(norms)
     return norms
