@@ -109,3 +109,41 @@ __device__ __forceinline__ void atomic_max_nonnegative(float* target, float valu
 __device__ __forceinline__ void atomic_max_nonnegative(double* target, double value) {
   atomicMax(reinterpret_cast<unsigned long long*>(target), (unsigned long long)__double_as_longlong(value));
 }
+
+// A bijection of 32 bits in which every bit of the input moves about half of the output's.
+__device__ __forceinline__ unsigned mix(unsigned word) {
+  word ^= word >> 16;
+  word *= 0x7FEB352Du;
+  word ^= word >> 15;
+  word *= 0x846CA68Bu;
+  return word ^ (word >> 16);
+}
+
+// Leaves what the threads of a block have counted; the counts of all blocks are added up when somebody asks for them.
+__device__ __forceinline__ void leave_count(int count, int* __restrict__ counts) {
+  SHARED(int, warps, 32);
+  count = warp_sum(count);
+  if (threadIdx.x % WARP == 0) warps[threadIdx.x / WARP] = count;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (int warp = 1; warp < (int)blockDim.x / WARP; ++warp) count += warps[warp];
+    counts[blockIdx.x] = count;
+  }
+}
+
+// Activations of a network by the modes of the kernels; NaN comes out as NaN.
+#define ACTIVATION_LINEAR 0
+#define ACTIVATION_SOFT 1
+#define ACTIVATION_SOFT_NONNEGATIVE 2
+#define ACTIVATION_HARD 3
+#define ACTIVATION_TANH 4
+template <typename T>
+__device__ __forceinline__ T activation(const T v, const T threshold, const int mode) {
+  if (mode == ACTIVATION_LINEAR) return v;
+  if (mode == ACTIVATION_TANH) return tanh(v);
+  if (mode == ACTIVATION_HARD) return magnitude(v) < threshold ? T(0) : v;
+  const T above = v - threshold;
+  if (mode == ACTIVATION_SOFT_NONNEGATIVE) return above <= T(0) ? T(0) : above;
+  const T below = v + threshold;
+  return above > T(0) ? above : below < T(0) ? below : v != v ? v : T(0);
+}
