@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sparseshare.devices import array_module
 from sparseshare.kernels.dispatch import kernels_for
 
 
@@ -15,7 +16,7 @@ def solve_lasso_lars(problem, tile, tol):
         codes = tile.indices, tile.values, tile.counts, tile.gaps, tile.iterations, tile.status
         solve_masked(problem, tile, tol, alphas[:, None], *(array[:, None] for array in codes))
         return
-    kernels_for("cpu", "active_set").lasso_tile(
+    kernels_for(tile.device, "active_set").lasso_tile(
         tile.correlations, tile.norms2, problem.gram, alphas, tol, problem.max_iter, problem.positive, tile.indices,
         tile.values, tile.counts, tile.gaps, tile.iterations, tile.status,
     )  # fmt: skip
@@ -23,7 +24,7 @@ def solve_lasso_lars(problem, tile, tol):
 
 def solve_masked(problem, tile, tol, alphas, indices, values, counts, gaps, iterations, status):
     """Signals with a mask each, at one penalty after the other; results have a column a penalty."""
-    kernels_for("cpu", "masked").masked_lasso_tile(
+    kernels_for(tile.device, "masked").masked_lasso_tile(
         tile.correlations, tile.norms2, problem.atoms, problem.transposed_atoms, tile.missing, problem.ridge, alphas,
         tol, problem.max_iter, problem.positive, tile.exponents, indices, values, counts, gaps, iterations, status,
     )  # fmt: skip
@@ -36,7 +37,7 @@ def solve_lars(problem, tile, tol):
 
 def solve_lasso_cd(problem, tile, tol):
     """Cyclic coordinate descent."""
-    kernels_for("cpu", "coordinate").coordinate_tile(
+    kernels_for(tile.device, "coordinate").coordinate_tile(
         tile.correlations, tile.norms2, problem.gram, problem.penalties(tile.rows, tile.units), tol,
         problem.max_iter, problem.positive, tile.indices, tile.values, tile.counts, tile.gaps, tile.iterations,
         tile.status,
@@ -44,17 +45,17 @@ def solve_lasso_cd(problem, tile, tol):
 
 
 def _follow_path(problem, tile, tol, drop):
-    rows, units = tile.rows, tile.units
-    bound, error = np.full(len(units), np.inf), -np.ones(len(units))
+    rows, units, xp = tile.rows, tile.units, array_module(tile.units)
+    bound, error = xp.full(len(units), np.inf), xp.full(len(units), -1.0)
     if problem.max_l1_norm is not None:
         bound = problem.for_rows(problem.max_l1_norm, rows) * units / problem.norm_unit
     if problem.max_error is not None:
         error = problem.for_rows(problem.max_error, rows) * units**2
-    nonzero = np.full(len(units), tile.indices.shape[1])
+    nonzero = xp.full(len(units), tile.indices.shape[1])
     if not drop:
         nonzero = problem.for_rows(problem.counts, rows).astype(np.int64)
-    kernels_for("cpu", "homotopy").homotopy_tile(
+    kernels_for(tile.device, "homotopy").homotopy_tile(
         tile.correlations, tile.norms2, problem.gram, problem.penalties(rows, units), bound, error, nonzero, tol,
         drop, problem.positive, problem.max_iter, tile.indices, tile.values, tile.counts, tile.gaps,
-        np.empty(len(units)), tile.iterations, tile.status,
+        xp.empty(len(units)), tile.iterations, tile.status,
     )  # fmt: skip

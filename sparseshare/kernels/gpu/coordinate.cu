@@ -91,7 +91,7 @@ __device__ __forceinline__ int packed(int a, int b) { return a >= b ? a * (a + 1
 // Minimise 0.5 |x - w D|^2 + alpha |w|_1 over a working set of at most ROOM atoms, their Gram matrix in shared memory.
 // Codes are (n, capacity), in with what to start from. A signal that needs more atoms is left TOO_LARGE with its code
 // so far, one whose set does not settle CRAWLS.
-// instance: working_set<float, 96> registers 120
+// instance: working_set<float, 96> registers 144
 // instance: working_set<double, 96> registers 128
 template <typename T, int ROOM>
 __global__ void __launch_bounds__(WARP, 12) working_set(
@@ -289,7 +289,7 @@ __global__ void __launch_bounds__(WARP, 12) working_set(
 
 // The same over all atoms, for signals `rows`, from their codes so far. A block has its correlations and its dense code
 // in shared memory, or, for large dictionaries, in `scratch`.
-// instance: plain<float> registers 112
+// instance: plain<float> registers 128
 // instance: plain<double> registers 112
 template <typename T>
 __global__ void __launch_bounds__(WARP, 16) plain(
