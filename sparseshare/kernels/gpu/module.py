@@ -25,6 +25,7 @@ _KERNEL = re.compile(
     r"\s*\((?P<arguments>[^)]*)\)"
 )
 _INSTANCE = re.compile(r"^// instance: (?P<expression>\w+<[^>]*>) registers (?P<registers>\d+)$", re.MULTILINE)
+_USES = re.compile(r"^// uses: (\w+\.cu)$", re.MULTILINE)
 _ARGUMENT = re.compile(r"(?P<type>.*?)(?P<pointer>\*?)\s*(?P<name>\w+)$")
 _SMALL_SHARED = 48 * 1024  # more dynamic shared memory than this must be asked for
 
@@ -46,9 +47,11 @@ class Signature(NamedTuple):
 
 @cache
 def source(family):
-    """Source text of a family, with the prelude before it."""
+    """Source text of a family, with the prelude and what it asks for by `// uses: NAME.cu` before it."""
     folder = files(__package__)
-    return (folder / "prelude.cu").read_text() + (folder / f"{family}.cu").read_text()
+    own = (folder / f"{family}.cu").read_text()
+    before = ["prelude.cu", *_USES.findall(own)]
+    return "".join((folder / name).read_text() for name in before) + own
 
 
 @cache
@@ -74,9 +77,9 @@ def instances(family):
 
 
 def families():
-    """Names of all families that have a source."""
-    return sorted(path.name[:-3] for path in files(__package__).iterdir() if path.name.endswith(".cu")
-                  and path.name != "prelude.cu")  # fmt: skip
+    """Names of all families that have a source with kernels."""
+    names = [path.name[:-3] for path in files(__package__).iterdir() if path.name.endswith(".cu")]
+    return sorted(name for name in names if instances(name))
 
 
 def kernel(family, name, *template):
