@@ -6,14 +6,14 @@ from sklearn.utils.random import sample_without_replacement
 
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
-from sparseshare.devices import resolve_device
+from sparseshare.devices import array_module, computing_on, device_of, on_gpu, resolve_device, to_device, to_host
 from sparseshare.learning.ksvd import AtomByAtom
 from sparseshare.threads import thread_count
 from sparseshare.validation import check_bool, check_number
 
 from .noise import estimate_sigma
 from .patches import PatchGrid
-from .restoration import DEFAULT_PATCHES, TILE, Progress, check_image, first_dictionary, learn_in_turns
+from .restoration import DEFAULT_PATCHES, TILE, TILE_ON_GPU, Progress, check_image, first_dictionary, learn_in_turns
 
 # Squared error allowed beyond that of the noise, in units of sigma^2: the paper's 64 (1.15 sigma)^2 for 8 x 8 pixels.
 # The same number for every size of patch: the noise of larger ones varies less, and it measured best in colours.
@@ -86,12 +86,13 @@ def denoise_image(
         Print what the callback is told.
     return_dictionary : bool, default=False
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        "auto" computes where `noisy` lives: NumPy's on the CPU, CuPy's on its GPU. "cuda" and "cuda:N" move it over,
+        and what comes out back.
 
     Returns
     -------
     image : ndarray of the shape of `noisy`
-        In the units of `noisy`, neither clipped nor rounded.
+        In the units of `noisy`, neither clipped nor rounded. It lives where `noisy` does, and so does the dictionary.
     dictionary : ndarray of shape (n_components, n_features), if `return_dictionary`
         Atoms of unit norm.
 
@@ -118,7 +119,7 @@ def denoise_image(
     >>> bool(np.std(denoised - clean) < 0.4 * np.std(noisy - clean))
     True
     """
-    resolve_device(device, noisy)
+    device, home = resolve_device(device, noisy, dictionary), device_of(noisy)
     noisy, n_channels = check_image("noisy", noisy, channels)
     verbose = check_bool("verbose", verbose, of=_NAME)
     return_dictionary = check_bool("return_dictionary", return_dictionary, of=_NAME)
@@ -133,27 +134,41 @@ def denoise_image(
     grid = grid_of(noisy, patch_shape, n_channels)
     if max_iter is None:
         max_iter = _TURNS if dictionary is None else 0
-    atoms = first_dictionary(dictionary, grid, n_components, noisy.dtype)
-    if sigma is None:
-        sigma = estimate_sigma(noisy, channels=n_channels is not None)
-        progress.say(f"sigma is estimated at {sigma:.4g}")
-    if sigma <= np.finfo(noisy.dtype).eps * np.abs(noisy).max():  # less than rounding
-        return (noisy.copy(), atoms) if return_dictionary else noisy.copy()
+    with computing_on(device):
+        noisy = to_device(noisy, device)
+        atoms = to_device(first_dictionary(dictionary, grid, n_components, noisy.dtype), device)
+        if sigma is None:
+            sigma = estimate_sigma(noisy, channels=n_channels is not None)
+            progress.say(f"sigma is estimated at {sigma:.4g}")
+        if sigma <= np.finfo(noisy.dtype).eps * float(abs(noisy).max()):  # less than rounding
+            image = noisy.copy()
+        else:
+            options = dict(algorithm="omp", max_error=error_goal(grid.n_features, sigma, gain), owner=_NAME)
+            draw = max_patches, check_random_state(random_state)
+            image = _denoised(noisy, grid, atoms, options, sigma, weight, max_iter, draw, n_jobs, progress)
+        image, atoms = to_device(image, home), to_device(atoms, home)
+    return (image, atoms) if return_dictionary else image
 
-    options = dict(algorithm="omp", max_error=error_goal(grid.n_features, sigma, gain), owner=_NAME)
+
+def _denoised(noisy, grid, atoms, options, sigma, weight, max_iter, draw, n_jobs, progress):
+    """The image without noise; the atoms are changed in place. `draw`: patches to learn from, and random state."""
     if max_iter:
-        signals = patches_above_noise(noisy, grid, max_patches, options["max_error"], check_random_state(random_state))
+        signals = patches_above_noise(noisy, grid, draw[0], options["max_error"], draw[1])
         if len(signals):
             turns = AtomByAtom(signals, atoms, options, False, True, n_jobs)
             learn_in_turns(turns, len(signals), max_iter, progress)
-    total = sum_of_coded_patches(noisy, grid, Problem(atoms, **options), n_jobs, progress.coded)[0]
+    total = sum_of_coded_patches(noisy, grid, Problem(to_host(atoms), **options), n_jobs, progress.coded)[0]
     if weight is None:
         weight = own_weight(noisy, sigma, grid)
-    counts = grid.coverage() if n_channels is None else grid.coverage()[..., None]
     total += weight * noisy
-    total /= weight + counts
-    image = total.astype(noisy.dtype, copy=False)
-    return (image, atoms) if return_dictionary else image
+    total /= weight + coverage_of(grid, noisy)
+    return total.astype(noisy.dtype, copy=False)
+
+
+def coverage_of(grid, image):
+    """How many patches cover each entry of an image, where that lives, to be broadcast along channels."""
+    counts = grid.coverage() if grid.n_channels is None else grid.coverage()[..., None]
+    return to_device(counts, device_of(image))
 
 
 def grid_of(image, patch_shape, n_channels):
@@ -191,30 +206,32 @@ def error_goal(n_features, sigma, gain=None):
 
 def own_weight(image, sigma, grid):
     """What a noisy pixel counts where a patch counts 1."""
-    spread = np.sqrt(max(np.var(image, dtype=np.float64) - sigma**2, 0))
+    spread = np.sqrt(max(float(array_module(image).var(image, dtype=np.float64)) - sigma**2, 0))
     return float(_OWN_WEIGHT * np.prod(grid.patch_shape) * spread / sigma)
 
 
 def _energy(rows):
-    return np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    return array_module(rows).square(rows, dtype=np.float64).sum(axis=1)
 
 
 def patches_above_noise(image, grid, count, max_error, random_state):
     """Random patches without their means, as many as `count`, of those that noise alone does not explain."""
     candidates = sample_without_replacement(grid.n_patches, min(8 * count, grid.n_patches), random_state=random_state)
     random_state.shuffle(candidates)  # the order of a sample is not random by itself
-    view, kept, found = grid.view(image), [np.empty((0, grid.n_features), image.dtype)], 0
+    xp = array_module(image)
+    kept, found = [xp.empty((0, grid.n_features), image.dtype)], 0
     for start in range(0, len(candidates), TILE):
-        places = np.unravel_index(np.sort(candidates[start : start + TILE]), grid.grid_shape)
-        rows = view[places].reshape(-1, grid.n_features)
+        rows = grid.take(image, np.sort(candidates[start : start + TILE]))
         remove_means(rows, grid.n_channels)
         rows = rows[_energy(rows) > max_error]
         kept.append(rows)
         found += len(rows)
         if found >= count:
             break
-    rows = np.concatenate(kept)
-    return rows if found <= count else rows[np.sort(random_state.permutation(found)[:count])]
+    rows = xp.concatenate(kept)
+    if found <= count:
+        return rows
+    return rows[to_device(np.sort(random_state.permutation(found)[:count]), device_of(image))]
 
 
 def sum_of_coded_patches(image, grid, problem, n_jobs, told=None, missing=None):
@@ -238,21 +255,24 @@ def sum_of_coded_patches(image, grid, problem, n_jobs, told=None, missing=None):
     non_zeros : float
         Of a code, on average.
     """
-    total, entries = np.zeros(grid.image_shape), 0
+    total, entries, device = array_module(image).zeros(grid.image_shape), 0, device_of(image)
+    dictionary, step = to_device(problem.dictionary, device), TILE_ON_GPU if on_gpu(image) else TILE
     touched = None if missing is None else grid.view(missing).any(axis=tuple(range(-missing.ndim, 0))).ravel()
-    for first in range(0, grid.n_patches, TILE):
-        last = min(first + TILE, grid.n_patches)
+    for first in range(0, grid.n_patches, step):
+        last = min(first + step, grid.n_patches)
         rows = grid.extract(image, first, last, n_jobs=n_jobs)
         means = remove_means(rows, grid.n_channels)
         busy = _energy(rows) > problem.max_error
         if touched is not None:
             busy &= touched[first:last]
-        codes = encode(rows[busy], problem, n_jobs=n_jobs).values
+        some = rows[busy]
         rows[~busy] = 0
-        rows[busy] = codes @ problem.dictionary
+        if len(some):
+            codes = encode(some, problem, n_jobs=n_jobs, device=device).values
+            rows[busy] = codes @ dictionary
+            entries += codes.nnz
         rows.reshape(last - first, -1, grid.n_channels or 1)[:] += means
         grid.add(rows, total, first, n_jobs=n_jobs)
-        entries += codes.nnz
         if told is not None:
             told(last, grid.n_patches)
     return total, entries / grid.n_patches

@@ -9,6 +9,18 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from sparseshare.devices import (
+    Movable,
+    array_module,
+    computing_on,
+    device_of,
+    module_of,
+    on_gpu,
+    resolve_device,
+    rows_that_fit,
+    to_device,
+    to_host,
+)
 from sparseshare.validation import check_axes, check_number, compute_dtype
 
 from .patches import PatchGrid
@@ -17,7 +29,7 @@ _NAMES = {1: "signals (n, time[, channels])", 2: "images (n, height, width[, cha
 _NAMES[3] = "volumes (n, depth, height, width[, channels])"
 
 
-class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable, BaseEstimator):
     """Cut images into patches, a row each.
 
     Rows follow the images in their order, and within an image the patches in theirs: from left to right, then down.
@@ -36,6 +48,9 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         images, and it is the same whenever the image comes again. None takes all.
     random_state : int, RandomState or None, default=None
         For the draws. None draws anew in every `fit`.
+    device : str, default="auto"
+        "auto" computes where images or patches live: NumPy's on the CPU, CuPy's on their GPU. "cuda" and "cuda:N" move
+        NumPy's over in pieces, and what comes out back.
 
     Attributes
     ----------
@@ -72,11 +87,12 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     True
     """
 
-    def __init__(self, patch_shape=(8, 8), stride=1, max_patches=None, random_state=None):
+    def __init__(self, patch_shape=(8, 8), stride=1, max_patches=None, random_state=None, device="auto"):
         self.patch_shape = patch_shape
         self.stride = stride
         self.max_patches = max_patches
         self.random_state = random_state
+        self.device = device
 
     def fit(self, X, y=None):
         """Check the parameters, and keep the shape of the images.
@@ -92,6 +108,7 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self
         """
         patch_shape, _ = self._check_parameters()
+        self._device(X)
         images, self.n_channels_ = _check_images(X, len(patch_shape))
         shapes = {image.shape for image in images}
         for shape in shapes:
@@ -113,8 +130,30 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         ndarray of shape (n_patches, height * width * channels of a patch)
             float32 if all images are, else float64.
         """
+        device = self._device(X)
         images, dtype = self._check_like_fitted(X)
-        if self.max_patches is None and isinstance(images, np.ndarray) and len(self._axes()) < 3:
+        if device_of(images[0]) == device:
+            with computing_on(device):
+                return self._rows(images, dtype)
+        with computing_on(device):
+            return np.concatenate(
+                [to_host(self._rows(some, dtype)) for some in self._moved_in_pieces(images, dtype, device)]
+            )
+
+    def _moved_in_pieces(self, images, dtype, device):
+        """Images on a GPU, as many at a time as there is room for with their patches."""
+        if isinstance(images, list):
+            for image in images:
+                yield [to_device(image, device)]
+            return
+        row = dtype.itemsize * self._n_features_out
+        step = rows_that_fit(device, 2 * row * self._grid(images.shape[1:]).n_patches)
+        for start in range(0, len(images), step):
+            yield to_device(images[start : start + step], device)
+
+    def _rows(self, images, dtype):
+        """Patches of images, where they live."""
+        if self.max_patches is None and not isinstance(images, list) and len(self._axes()) < 3:
             # All images as one of an axis more, along which patches are one image thick: one call, shared by threads.
             return self._stack_grid(images.shape).extract(images.astype(dtype, copy=False))
         parts = [self._grid(image.shape) for image in images]
@@ -122,13 +161,12 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         ends = np.cumsum(
             [grid.n_patches if drawn is None else len(drawn) for grid, drawn in zip(parts, places, strict=True)]
         )
-        rows = np.empty((ends[-1], parts[0].n_features), dtype)
+        rows = array_module(images[0]).empty((int(ends[-1]), parts[0].n_features), dtype)
         for grid, image, drawn, end in zip(parts, images, places, ends, strict=True):
             if drawn is None:
                 grid.extract(image.astype(dtype, copy=False), out=rows[end - grid.n_patches : end])
             else:
-                windows = grid.view(image)[np.unravel_index(drawn, grid.grid_shape)]
-                rows[end - len(drawn) : end] = windows.reshape(len(drawn), -1)
+                rows[end - len(drawn) : end] = grid.take(image, drawn)
         return rows
 
     def locate(self, X):
@@ -181,7 +219,8 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         check_is_fitted(self)
         patch_shape, most = self._check_parameters()
-        X = np.asarray(X)
+        device, home = self._device(X), device_of(X)
+        X = X if on_gpu(X) else np.asarray(X)
         X = X.astype(compute_dtype(X), copy=False)
         n_features = prod(patch_shape) * (self.n_channels_ or 1)
         if X.ndim != 2 or X.shape[1] != n_features:
@@ -194,16 +233,26 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         shapes, is_array = self._shapes(image_shapes, X, locations)
         grids = [self._grid(shape) for shape in shapes]
         if locations is not None:
-            images = _put(X, grids, *_check_locations(locations, X, grids))
+            locations = _check_locations(locations, X, grids)
+            with computing_on(device):
+                images = [to_device(image, home) for image in _put(X, grids, *locations, device)]
         else:
             wanted = sum(grid.n_patches for grid in grids)
             if len(X) != wanted:
                 raise ValueError(f"images of these shapes have {wanted} patches, got {len(X)}")
-            if is_array and len(patch_shape) < 3:
-                return self._stack_grid((len(shapes), *shapes[0])).overlap_add(X)
             ends = np.cumsum([grid.n_patches for grid in grids])
-            images = [grid.overlap_add(X[end - grid.n_patches : end]) for grid, end in zip(grids, ends, strict=True)]
-        return np.stack(images) if is_array else images
+            with computing_on(device):
+                if is_array and len(patch_shape) < 3 and device == home:
+                    return self._stack_grid((len(shapes), *shapes[0])).overlap_add(X)
+                images = [
+                    to_device(grid.overlap_add(to_device(X[end - grid.n_patches : end], device)), home)
+                    for grid, end in zip(grids, ends, strict=True)
+                ]
+        return array_module(images[0]).stack(images) if is_array else images
+
+    def _device(self, X):
+        """Where to compute for images or patches X."""
+        return resolve_device(self.device, *(X if isinstance(X, list | tuple) else [X]))
 
     def _axes(self):
         return (self.patch_shape,) * 2 if np.ndim(self.patch_shape) == 0 else tuple(self.patch_shape)
@@ -230,7 +279,7 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             raise ValueError(
                 f"fitted were images of {_channels(self.n_channels_)}, these are of {_channels(n_channels)}"
             )
-        return images, compute_dtype(*([images] if isinstance(images, np.ndarray) else images))
+        return images, compute_dtype(*(images if isinstance(images, list) else [images]))
 
     def _grid(self, shape):
         spatial = shape if self.n_channels_ is None else shape[:-1]
@@ -253,7 +302,7 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         if wanted >= grid.n_patches:
             return None
         # Seeded by the pixels: the same image gives the same patches in any company, which `locate` relies on.
-        rng = np.random.default_rng((self.seed_, crc32(np.ascontiguousarray(image))))
+        rng = np.random.default_rng((self.seed_, crc32(np.ascontiguousarray(to_host(image)))))
         return np.sort(rng.choice(grid.n_patches, wanted, replace=False, shuffle=False))
 
     def _shapes(self, image_shapes, X, locations):
@@ -299,10 +348,10 @@ def _check_images(X, n_axes):
     if isinstance(X, list | tuple) and len(X) == 0:
         raise ValueError("Found a list with 0 images: at least one is needed")
     if isinstance(X, list | tuple) and np.ndim(X[0]) >= n_axes:
-        images = [np.asarray(image) for image in X]
+        images = [image if on_gpu(image) else np.asarray(image) for image in X]
         _check_alike(images, n_axes)
     else:
-        images = np.asarray(X)
+        images = X if on_gpu(X) else np.asarray(X)
         if images.ndim not in (n_axes + 1, n_axes + 2):
             raise ValueError(
                 f"patches of {n_axes} axes are cut from {_NAMES[n_axes]}, got an array of shape {images.shape}; "
@@ -313,7 +362,7 @@ def _check_images(X, n_axes):
     for number, image in enumerate(images if isinstance(images, list) else [images]):
         if image.dtype.kind not in "fiub":
             raise ValueError(f"images must hold real numbers, got dtype {image.dtype}")
-        if image.dtype.kind == "f" and np.isinf(image).any():
+        if image.dtype.kind == "f" and bool(array_module(image).isinf(image).any()):
             where = f"image {number}" if isinstance(images, list) else "the images"
             raise ValueError(f"{where} contain{'s' * isinstance(images, list)} infinite pixels")
     has_channels = images[0].ndim == n_axes + 1
@@ -343,7 +392,7 @@ def _check_alike(images, n_axes):
 def _check_locations(locations, X, grids):
     """Image numbers and corners of as many rows, all of them inside their images."""
     try:
-        numbers, corners = (np.asarray(array) for array in locations)
+        numbers, corners = (np.asarray(to_host(array)) for array in locations)
     except (TypeError, ValueError) as error:
         raise ValueError("locations must be two arrays, image numbers and corners, as locate returns them") from error
     n_axes = len(grids[0].shape) if grids else 0
@@ -364,19 +413,19 @@ def _check_locations(locations, X, grids):
     return numbers, corners
 
 
-def _put(rows, grids, numbers, corners):
-    """Means of patches at any places, image by image."""
-    images = []
+def _put(rows, grids, numbers, corners, device):
+    """Means of patches at any places, image by image, on a device; on a GPU their last bits may differ between runs."""
+    images, xp = [], module_of(device)
     for number, grid in enumerate(grids):
-        mine = numbers == number
-        n_channels, own = grid.n_channels or 1, rows[mine]
+        mine = np.flatnonzero(numbers == number)
+        n_channels, own = grid.n_channels or 1, to_device(rows[to_device(mine, device_of(rows))], device)
         pixels = np.arange(prod(grid.image_shape)).reshape(grid.image_shape)
-        inside = pixels[tuple(slice(size) for size in grid.patch_shape)].ravel()
+        inside = to_device(pixels[tuple(slice(size) for size in grid.patch_shape)].ravel(), device)
         starts = np.ravel_multi_index(tuple(corners[mine].T), grid.shape) * n_channels
-        places = starts[:, None] + inside
-        counts = np.maximum(np.bincount(places.ravel(), minlength=pixels.size), 1)
-        mean = np.bincount(places.ravel(), own.ravel(), minlength=pixels.size) / counts
+        places = to_device(starts, device)[:, None] + inside
+        counts = xp.maximum(xp.bincount(places.ravel(), minlength=pixels.size), 1)
+        mean = xp.bincount(places.ravel(), own.ravel(), minlength=pixels.size) / counts
         # What the mean lacks by rounding, so that patches that agree give their own values.
-        mean += np.bincount(places.ravel(), (own - mean[places]).ravel(), minlength=pixels.size) / counts
+        mean += xp.bincount(places.ravel(), (own - mean[places]).ravel(), minlength=pixels.size) / counts
         images.append(mean.reshape(grid.image_shape).astype(rows.dtype))
     return images

@@ -1,17 +1,17 @@
 """Inpainting by sparse codes: what is missing is filled in, coded with the rest, and replaced by what the codes say."""
 
-from math import prod
+from math import prod, sqrt
 
 import numpy as np
 from sklearn.utils import check_random_state
 
 from sparseshare.coding.problem import Problem
-from sparseshare.devices import resolve_device
+from sparseshare.devices import array_module, computing_on, device_of, on_gpu, resolve_device, to_device, to_host
 from sparseshare.learning.ksvd import AtomByAtom
 from sparseshare.threads import single_threaded_blas, thread_count
 from sparseshare.validation import check_bool, check_number
 
-from .denoising import error_goal, grid_of, own_weight, patches_above_noise, sum_of_coded_patches
+from .denoising import coverage_of, error_goal, grid_of, own_weight, patches_above_noise, sum_of_coded_patches
 from .restoration import Progress, check_image, first_dictionary
 
 _NAME = "inpaint_image"
@@ -83,7 +83,8 @@ def inpaint_image(
         Print what the callback is told.
     return_dictionary : bool, default=False
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        "auto" computes where `image` lives: NumPy's on the CPU, CuPy's on its GPU. "cuda" and "cuda:N" move it over,
+        and what comes out back.
 
     Returns
     -------
@@ -120,7 +121,7 @@ def inpaint_image(
     >>> bool(np.std(filled - picture) < 0.05)
     True
     """
-    resolve_device(device, image)
+    device, home = resolve_device(device, image, mask, dictionary), device_of(image)
     image, n_channels = check_image("image", image, channels, nan=True)
     missing = _check_mask(image, mask, n_channels)
     sigma = check_number("sigma", sigma, 0, of=_NAME)
@@ -135,16 +136,18 @@ def inpaint_image(
     if patch_shape is None and n_channels is not None and image.ndim == 3:
         patch_shape = _COLOUR_PATCH
     grid = grid_of(image, patch_shape, n_channels)
-    atoms = first_dictionary(dictionary, grid, n_components, image.dtype)
     random_state = check_random_state(random_state)
-
-    filled = fill_by_averages(image, missing, n_channels)
-    spread = float(np.std(filled[~missing], dtype=np.float64))
-    flat = spread <= np.finfo(image.dtype).eps * np.abs(filled).max()
-    if not flat and (sigma > 0 or missing.any()):
-        goals = np.maximum(np.geomspace(_FIRST_GOAL * spread, _LAST_GOAL * spread, max_iter), sigma)
-        draw = (max_patches, random_state) if learn else None
-        filled = _take_turns(filled, missing, grid, atoms, goals, draw, sigma, n_jobs, progress)
+    with computing_on(device):
+        image, missing = to_device(image, device), to_device(missing, device)
+        atoms = to_device(first_dictionary(dictionary, grid, n_components, image.dtype), device)
+        filled = fill_by_averages(image, missing, n_channels)
+        spread = float(filled[~missing].std(dtype=np.float64))
+        flat = spread <= np.finfo(image.dtype).eps * float(abs(filled).max())
+        if not flat and (sigma > 0 or bool(missing.any())):
+            goals = np.maximum(np.geomspace(_FIRST_GOAL * spread, _LAST_GOAL * spread, max_iter), sigma).tolist()
+            draw = (max_patches, random_state) if learn else None
+            filled = _take_turns(filled, missing, grid, atoms, goals, draw, sigma, n_jobs, progress)
+        filled, atoms = to_device(filled, home), to_device(atoms, home)
     return (filled, atoms) if return_dictionary else filled
 
 
@@ -164,41 +167,48 @@ def fill_by_averages(image, missing, n_channels=None):
     """
     axes = image.ndim - (n_channels is not None)
     known = (~missing).astype(np.float64)
-    return _pull_and_push(np.where(missing, 0, image), known, axes).astype(image.dtype, copy=False)
+    return _pull_and_push(array_module(image).where(missing, 0, image), known, axes).astype(image.dtype, copy=False)
 
 
 def _pull_and_push(values, known, axes):
-    if known.all():
+    xp = array_module(values)
+    if bool(known.all()):
         return values
-    weight, coarse = known, values
+    weight, coarse = known, values.astype(np.float64)
     for axis in range(axes):
-        pairs = np.arange(0, weight.shape[axis], 2)
-        weight = np.add.reduceat(weight, pairs, axis=axis)
-        coarse = np.add.reduceat(coarse, pairs, axis=axis, dtype=np.float64)
-    coarse = _pull_and_push(coarse / np.maximum(weight, 1), (weight > 0).astype(np.float64), axes)
+        weight, coarse = _sums_of_pairs(weight, axis), _sums_of_pairs(coarse, axis)
+    coarse = _pull_and_push(coarse / xp.maximum(weight, 1), (weight > 0).astype(np.float64), axes)
     for axis in range(axes):  # linear between the middles of the blocks
-        place = np.clip((np.arange(values.shape[axis]) - 0.5) / 2, 0, coarse.shape[axis] - 1)
+        place = xp.clip((xp.arange(values.shape[axis]) - 0.5) / 2, 0, coarse.shape[axis] - 1)
         low = place.astype(np.int64)
         share = (place - low).reshape([-1 if other == axis else 1 for other in range(values.ndim)])
-        high = np.minimum(low + 1, coarse.shape[axis] - 1)
-        coarse = (1 - share) * np.take(coarse, low, axis) + share * np.take(coarse, high, axis)
-    return np.where(known > 0, values, coarse)
+        high = xp.minimum(low + 1, coarse.shape[axis] - 1)
+        coarse = (1 - share) * xp.take(coarse, low, axis) + share * xp.take(coarse, high, axis)
+    return xp.where(known > 0, values, coarse)
+
+
+def _sums_of_pairs(array, axis):
+    """Sums of entries 2 i and 2 i + 1 along an axis; the last entry alone where their number is odd."""
+    before = (slice(None),) * axis
+    sums = array[(*before, slice(0, None, 2))].copy()
+    sums[(*before, slice(array.shape[axis] // 2))] += array[(*before, slice(1, None, 2))]
+    return sums
 
 
 def _take_turns(filled, missing, grid, atoms, goals, draw, sigma, n_jobs, progress):
     """Codes and fillings in turns; the atoms are changed in place. `draw`: patches a turn and random state, or None."""
-    known = filled.copy()
-    counts = grid.coverage() if grid.n_channels is None else grid.coverage()[..., None]
+    xp, known, counts = array_module(filled), filled.copy(), coverage_of(grid, filled)
     needed = missing if sigma == 0 else None  # where there is noise all patches count
-    n_steps, n_missing = len(goals), max(np.count_nonzero(missing), 1)
+    n_steps, n_missing = len(goals), max(int(xp.count_nonzero(missing)), 1)
     for turn, goal in enumerate(goals, 1):
         options = dict(algorithm="omp", max_error=error_goal(grid.n_features, goal), owner=_NAME)
         if draw is not None:
             _adjust_atoms(filled, grid, atoms, options, draw, n_jobs)
-        total, non_zeros = sum_of_coded_patches(filled, grid, Problem(atoms, **options), n_jobs, missing=needed)
+        problem = Problem(to_host(atoms), **options)
+        total, non_zeros = sum_of_coded_patches(filled, grid, problem, n_jobs, missing=needed)
         coded = total / counts
-        change = np.where(missing, coded - filled, 0)
-        loss = float(np.sqrt(np.sum(change**2) / n_missing))
+        change = xp.where(missing, coded - filled, 0)
+        loss = sqrt(float((change**2).sum()) / n_missing)
         done = progress.turn("fill", turn, n_steps, loss, atoms, non_zeros) or turn == n_steps
         step = 1 if done or turn > (1 - _CALM_TURNS) * n_steps else _STEP
         filled = (filled + step * change).astype(filled.dtype)
@@ -207,7 +217,7 @@ def _take_turns(filled, missing, grid, atoms, goals, draw, sigma, n_jobs, progre
     if sigma > 0:
         weight = own_weight(known, sigma, grid)
         total += weight * known
-        np.copyto(filled, total / (weight + counts), where=~missing, casting="same_kind")
+        xp.copyto(filled, total / (weight + counts), where=~missing, casting="same_kind")
     return filled
 
 
@@ -220,11 +230,12 @@ def _adjust_atoms(image, grid, atoms, options, draw, n_jobs):
 
 def _check_mask(image, mask, n_channels):
     """Where entries are missing, of the shape of the image."""
-    nan = np.isnan(image)
+    xp = array_module(image)
+    nan = xp.isnan(image)
     if mask is None:
         missing = nan
     else:
-        missing = np.asarray(mask)
+        missing = mask if on_gpu(mask) else np.asarray(mask)
         pixels = image.shape if n_channels is None else image.shape[:-1]
         if missing.dtype != bool or missing.shape not in (image.shape, pixels):
             shapes = f"{image.shape}" if n_channels is None else f"{pixels} or {image.shape}"
@@ -232,13 +243,14 @@ def _check_mask(image, mask, n_channels):
                 f"mask must be None or a boolean array of shape {shapes}, True where missing; got an array of shape "
                 f"{missing.shape} and dtype {missing.dtype}"
             )
-        missing = np.ascontiguousarray(
-            np.broadcast_to(missing if missing.ndim == image.ndim else missing[..., None], image.shape)
+        missing = to_device(missing, device_of(image))
+        missing = xp.ascontiguousarray(
+            xp.broadcast_to(missing if missing.ndim == image.ndim else missing[..., None], image.shape)
         )
-        if (nan & ~missing).any():
+        if bool((nan & ~missing).any()):
             raise ValueError("image contains NaN where mask says it is known")
     known = (~missing).reshape(prod(image.shape) // (n_channels or 1), n_channels or 1)
-    unknown = np.flatnonzero(~known.any(axis=0))
+    unknown = np.flatnonzero(to_host(~known.any(axis=0)))
     if len(unknown):
         where = "image" if n_channels is None else f"channel {unknown[0]} of image"
         raise ValueError(f"every pixel of {where} is missing: there is nothing to fill it from")

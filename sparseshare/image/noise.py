@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from sparseshare.devices import array_module, computing_on, resolve_device, to_device
+
 from .restoration import check_image
 
 # High-pass of Daubechies' wavelet with two vanishing moments: it does not see slopes. Haar where an axis is too short.
@@ -14,7 +16,7 @@ _MEDIAN_OF_NORMAL = 0.6744897501960817  # median of |z| for a standard normal z
 _ROUNDING = 1e-12  # of the largest entry: details below it are those of a constant
 
 
-def estimate_sigma(image, *, channels="auto"):
+def estimate_sigma(image, *, channels="auto", device="auto"):
     """Standard deviation of white Gaussian noise in an image.
 
     The median of the absolute finest diagonal wavelet details, over 0.6745: edges are few among them, so that they
@@ -28,6 +30,8 @@ def estimate_sigma(image, *, channels="auto"):
     channels : "auto", True or False, default="auto"
         Whether the last axis holds channels; the mean of their estimates is returned. "auto": in arrays of three axes
         if the last has at most 4 entries, in arrays of four or more axes always.
+    device : str, default="auto"
+        "auto" computes where the image lives, NumPy's on the CPU and CuPy's on its GPU; "cpu", "cuda" or "cuda:N".
 
     Returns
     -------
@@ -52,9 +56,15 @@ def estimate_sigma(image, *, channels="auto"):
     >>> round(estimate_sigma(noisy))
     5
     """
+    device = resolve_device(device, image)
     image, n_channels = check_image("image", image, channels)
+    with computing_on(device):
+        return _estimate(to_device(image, device), n_channels)
+
+
+def _estimate(image, n_channels):
     details = image.astype(np.float64)
-    largest = np.abs(details).max()
+    largest = float(abs(details).max())
     if largest == 0:
         return 0.0
     details /= largest  # squares are not taken, but sums of huge entries would overflow
@@ -69,14 +79,15 @@ def estimate_sigma(image, *, channels="auto"):
 
 def _high_pass(array, axis):
     """Every other output of the filter, where it lies inside the array."""
-    array = np.moveaxis(array, axis, 0)
-    taps = _DAUBECHIES if len(array) >= len(_DAUBECHIES) else _HAAR
+    xp = array_module(array)
+    array = xp.moveaxis(array, axis, 0)
+    taps = (_DAUBECHIES if len(array) >= len(_DAUBECHIES) else _HAAR).tolist()
     count = (len(array) - len(taps)) // 2 + 1
     parts = (tap * array[k : k + 2 * count - 1 : 2] for k, tap in enumerate(taps))
-    return np.moveaxis(sum(parts), 0, axis)
+    return xp.moveaxis(sum(parts), 0, axis)
 
 
 def _spread(details):
-    sizes = np.abs(details)
+    sizes = abs(details)
     sizes = sizes[sizes > _ROUNDING]
-    return float(np.median(sizes)) / _MEDIAN_OF_NORMAL if len(sizes) else 0.0
+    return float(array_module(sizes).median(sizes)) / _MEDIAN_OF_NORMAL if len(sizes) else 0.0

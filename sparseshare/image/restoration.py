@@ -6,10 +6,12 @@ from math import prod
 import numpy as np
 
 from sparseshare.callbacks import report_epoch
+from sparseshare.devices import array_module, on_gpu, to_host
 from sparseshare.threads import single_threaded_blas
 from sparseshare.validation import check_choice, check_dictionary, compute_dtype
 
 TILE = 2**14  # patches that are held at a time
+TILE_ON_GPU = 2**18
 DEFAULT_PATCHES = {1: (64,), 2: (8, 8), 3: (4, 4, 4)}
 
 
@@ -29,7 +31,8 @@ def check_image(name, image, channels, *, nan=False):
     Returns
     -------
     image : ndarray
-        float32 stays, all else becomes float64. C-contiguous; the given array itself if nothing had to change.
+        float32 stays, all else becomes float64. C-contiguous; the given array itself if nothing had to change. CuPy's
+        stay on their GPU.
     n_channels : int or None
 
     Raises
@@ -39,7 +42,7 @@ def check_image(name, image, channels, *, nan=False):
     check_choice("channels", channels, ("auto", True, False))
     if isinstance(image, np.ma.MaskedArray):
         raise ValueError(f"{name} is a masked array, whose mask would be lost: inpaint_image takes data and mask apart")
-    image = np.asarray(image)
+    image = image if on_gpu(image) else np.asarray(image)
     if image.dtype.kind not in "fiub":
         raise ValueError(f"{name} must hold real numbers, got dtype {image.dtype}")
     if channels == "auto":
@@ -52,9 +55,9 @@ def check_image(name, image, channels, *, nan=False):
     n_axes = image.ndim - bool(channels)
     if n_axes < 1 or image.size == 0:
         raise ValueError(f"{name} must have at least one axis beside its channels and no empty one, got {image.shape}")
-    image = np.ascontiguousarray(image, dtype=compute_dtype(image))
-    found = np.isinf(image).any() if nan else not np.isfinite(image).all()
-    if found:
+    xp = array_module(image)
+    image = xp.ascontiguousarray(image, dtype=compute_dtype(image))
+    if bool(xp.isinf(image).any() if nan else not xp.isfinite(image).all()):
         allowed = "infinity" if nan else "NaN or infinity; inpaint_image fills pixels that are not known"
         raise ValueError(f"{name} contains {allowed}")
     return image, image.shape[-1] if channels else None
@@ -119,7 +122,7 @@ def first_dictionary(dictionary, grid, n_components, dtype):
     if dictionary is None:
         atoms = np.repeat(overcomplete_cosines(grid.patch_shape, n_components), grid.n_channels or 1, axis=1)
     else:
-        atoms = check_dictionary(dictionary, np.float64)
+        atoms = check_dictionary(to_host(dictionary), np.float64)
         if atoms.shape[1] != grid.n_features:
             raise ValueError(
                 f"dictionary has atoms of {atoms.shape[1]} entries, but patches of {grid.patch_shape}"
