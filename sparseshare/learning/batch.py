@@ -6,10 +6,12 @@ from scipy.sparse import csr_array, issparse
 from sparseshare.callbacks import with_callbacks
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
+from sparseshare.devices import array_module, computing_on, device_of, memory_errors, to_device, to_host
 
+from .batches import Pieces
 from .learner import DictionaryLearner
 from .replacement import duplicate_atoms, replace_atoms
-from .statistics import Statistics, squared_residuals
+from .statistics import Statistics, joined_rows, squared_residuals
 from .transformer import WARM, coding_options
 from .updates import optimal_directions, sweep_atoms
 
@@ -19,9 +21,9 @@ class Alternation:
 
     Parameters
     ----------
-    X : ndarray or CSR array of shape (n_samples, n_features)
-    dictionary : ndarray of shape (n_components, n_features)
-        Updated in place.
+    X : array or CSR array of shape (n_samples, n_features)
+    dictionary : array of shape (n_components, n_features)
+        On the device that learns. Updated in place.
     options : dict
         Of the coding problem.
     constraint : AtomConstraint
@@ -34,24 +36,40 @@ class Alternation:
     """
 
     def __init__(self, X, dictionary, options, constraint, dict_update, replace, codes, n_jobs):
-        self.X, self.dictionary, self.codes = X, dictionary, codes
+        self.X, self.dictionary = X, dictionary
         self.options, self.constraint, self.dict_update, self.n_jobs = options, constraint, dict_update, n_jobs
         self.alpha, self.l1_ratio = options.get("alpha", 0.0), options.get("l1_ratio", 1.0)
         self.replace = replace
+        self.device = device_of(dictionary)
+        self.pieces = Pieces(X, dictionary.dtype, self.device, len(dictionary))
+        self._codes = [None if codes is None else self._piece(codes, rows) for rows in self.pieces.slices]
         # Atoms that the data pull together again and again would be exchanged for ever.
         self.exchanges_left = 2 * len(dictionary)
         self.restarted = False
 
+    def _piece(self, codes, rows):
+        return to_device(codes if len(self.pieces.slices) == 1 else codes[rows], self.device)
+
+    @property
+    def codes(self):
+        """Codes of all signals."""
+        return joined_rows(self._codes)
+
     def step(self):
         """One turn; the objective after it, summed over the signals."""
         dictionary = self.dictionary
-        problem = Problem(dictionary, **self.options)
-        init = self.codes if self.options["algorithm"] in WARM and "alpha" in self.options else None
-        self.codes = codes = encode(self.X, problem, init=init, n_jobs=self.n_jobs).values
-        statistics = Statistics.zeros(*dictionary.shape).add(self.X, codes, n_jobs=self.n_jobs)
+        problem = Problem(to_host(dictionary), **self.options)
+        warm = self.options["algorithm"] in WARM and "alpha" in self.options
+        statistics = Statistics.zeros(*dictionary.shape, self.device)
+        for number, (_, X) in enumerate(self.pieces):
+            init = self._codes[number] if warm else None
+            codes = encode(X, problem, init=init, n_jobs=self.n_jobs, device=self.device, keep=True).values
+            statistics.add(X, codes, n_jobs=self.n_jobs)
+            self._codes[number] = codes
         if self.dict_update == "mod":
             norms = optimal_directions(dictionary, statistics, self.constraint)
-            codes.data *= norms.astype(codes.dtype)[codes.indices]
+            for codes in self._codes:
+                codes.data *= norms.astype(codes.dtype)[codes.indices]
         else:
             sweep_atoms(dictionary, statistics, self.constraint)
         if self.replace:
@@ -59,19 +77,24 @@ class Alternation:
         return statistics.objective(dictionary, self.alpha, self.l1_ratio)
 
     def _exchange_atoms(self, statistics):
-        dead = np.flatnonzero(statistics.usage == 0)
+        usage = to_host(statistics.usage)
+        dead = np.flatnonzero(usage == 0)
         duplicates = duplicate_atoms(self.dictionary, statistics)[: self.exchanges_left]
-        duplicates = [entry for entry in duplicates if statistics.usage[entry[0]] > 0]
+        duplicates = [entry for entry in duplicates if usage[entry[0]] > 0]
         self.restarted = False
         if len(dead) or duplicates:
-            residuals = squared_residuals(self.X, self.codes, self.dictionary)
+            parts = zip(self.pieces, self._codes, strict=True)
+            residuals = [squared_residuals(X, codes, self.dictionary) for (_, X), codes in parts]
+            residuals = array_module(residuals[0]).concatenate(residuals)
             replaced = replace_atoms(self.dictionary, statistics, dead, duplicates, self.X, residuals, self.constraint)
             exchanged = np.intersect1d(replaced, [atom for atom, _, _ in duplicates])
             self.exchanges_left -= len(exchanged)
             self.restarted = len(exchanged) > 0
             if self.restarted:  # codes of the old atoms are no start for the new ones
-                self.codes.data[np.isin(self.codes.indices, exchanged)] = 0
-                self.codes.eliminate_zeros()
+                for codes in self._codes:
+                    xp = array_module(codes)
+                    codes.data[xp.isin(codes.indices, xp.asarray(exchanged))] = 0
+                    codes.eliminate_zeros()
 
 
 class DictionaryLearning(DictionaryLearner):
@@ -110,8 +133,8 @@ class DictionaryLearning(DictionaryLearner):
     dict_init : "data", "svd", "k-means++" or array of shape (n_atoms, n_features), default=None
         The first dictionary. None is "data", random signals. An array is honoured with and without `code_init`.
     callback : callable or None, default=None
-        Called every five turns with a dict: ii, dictionary, code, errors, current_cost. For progress bars and
-        early stopping see `set_callbacks`.
+        Called every five turns with a dict: ii, dictionary, code, errors, current_cost; dictionary and code (CSR) are
+        NumPy or CuPy, as X is. For progress bars and early stopping see `set_callbacks`.
     verbose : bool or int, default=False
         Print a line a turn.
     split_sign : bool, default=False
@@ -151,12 +174,13 @@ class DictionaryLearning(DictionaryLearner):
     sparse_output : bool, default=False
         Make `transform` return a csr_array.
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        "auto" follows X: NumPy arrays are learned from on the CPU, CuPy arrays on their GPU. "cuda" and "cuda:N" send
+        NumPy arrays to a GPU in pieces, and what is learned comes back as NumPy; "cpu".
 
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
-        The dictionary, float32 if X was.
+        The dictionary, float32 if X was, on a GPU if X was.
     error_ : list of float
         Objective after each turn, summed over the signals.
     loss_curve_ : list of float
@@ -280,19 +304,22 @@ class DictionaryLearning(DictionaryLearner):
         self._check_learning_parameters()
         constraint = self._constraint()
         X, dtype = self._check_training_signals(X)
-        dictionary = self._first_dictionary(X, constraint, dtype)
-        codes = self._first_codes(X.shape[0], len(dictionary), dtype)
-        options = coding_options(**self._fitting_problem())
-        alternation = Alternation(
-            X, dictionary, options, constraint, self.dict_update, self.replace_atoms, codes, self.n_jobs
-        )
-        self._iterate(alternation, X, y)
+        device = self._device(X, fitted=self.warm_start)
+        with computing_on(device), memory_errors(device, f"learning from {X.shape[0]} signals at once"):
+            dictionary = self._first_dictionary(X, constraint, dtype, device)
+            codes = self._first_codes(X.shape[0], len(dictionary), dtype)
+            options = coding_options(**self._fitting_problem())
+            alternation = Alternation(
+                X, dictionary, options, constraint, self.dict_update, self.replace_atoms, codes, self.n_jobs
+            )
+            self._iterate(alternation, X, y)
         return self
 
     def _first_codes(self, n_samples, n_components, dtype):
         if self.code_init is None:
             return None
-        code_init = self.code_init if issparse(self.code_init) else np.asarray(self.code_init)
+        code_init = to_host(self.code_init)
+        code_init = code_init if issparse(code_init) else np.asarray(code_init)
         if code_init.shape != (n_samples, n_components):
             raise ValueError(f"code_init must have the shape {(n_samples, n_components)}, got {code_init.shape}")
         return csr_array(code_init, dtype=dtype)
@@ -316,6 +343,7 @@ def dict_learning(
     positive_dict=False,
     positive_code=False,
     method_max_iter=1000,
+    device="auto",
 ):
     """Learn a dictionary and the codes of its signals.
 
@@ -356,12 +384,14 @@ def dict_learning(
         No negative entries in the codes.
     method_max_iter : int, default=1000
         Most iterations for a code.
+    device : str, default="auto"
+        Where to compute, as for `DictionaryLearning`.
 
     Returns
     -------
-    code : ndarray of shape (n_samples, n_components)
-        Of the final dictionary (scikit-learn: of the last but one).
-    dictionary : ndarray of shape (n_components, n_features)
+    code : array of shape (n_samples, n_components)
+        Of the final dictionary (scikit-learn: of the last but one). NumPy or CuPy, as X is.
+    dictionary : array of shape (n_components, n_features)
     errors : list of float
         Objective after each turn.
     n_iter : int
@@ -391,6 +421,7 @@ def dict_learning(
         positive_dict=positive_dict,
         positive_code=positive_code,
         transform_max_iter=method_max_iter,
+        device=device,
     ).set_output(transform="default")
     code = learner.fit_transform(X)
     result = code, learner.components_, learner.error_

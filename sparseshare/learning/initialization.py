@@ -1,14 +1,19 @@
-"""Where a dictionary starts: rows of the data, singular vectors, k-means++ seeds, or an array."""
+"""Where a dictionary starts: rows of the data, singular vectors, k-means++ seeds, or an array.
+
+Made on the host, of a few signals of wherever they are: so the same numbers give the same atoms on every device.
+"""
 
 import numpy as np
 
+from sparseshare.devices import array_module, to_host
 from sparseshare.optimization.constraints import row_norms
 from sparseshare.validation import check_choice, check_dictionary, check_number
 
 from .statistics import dense_rows
 
 METHODS = ("data", "svd", "k-means++")
-_BLOCK = 4096
+_BLOCK = 4096  # signals at a time
+_BLOCK_ON_GPU = 262_144
 _SHORTEST = 1e-6  # of a unit signal: what a projection leaves below this is rounding
 
 
@@ -17,7 +22,7 @@ def initial_dictionary(X, n_components, dict_init, constraint, random_state, dty
 
     Parameters
     ----------
-    X : ndarray or CSR array of shape (n_samples, n_features)
+    X : array or CSR array of shape (n_samples, n_features)
     n_components : int or None
         None means the length of `dict_init` if that is an array, else n_features.
     dict_init : None, "data", "svd", "k-means++" or array of shape (n_atoms, n_features)
@@ -46,7 +51,7 @@ def initial_dictionary(X, n_components, dict_init, constraint, random_state, dty
     n_features = X.shape[1]
     given = not (dict_init is None or isinstance(dict_init, str))
     if given:
-        atoms = check_dictionary(dict_init, dtype, name="dict_init")
+        atoms = check_dictionary(to_host(dict_init), dtype, name="dict_init")
         if atoms.shape[1] != n_features:
             raise ValueError(f"dict_init has {atoms.shape[1]} features per atom, X has {n_features}")
     if n_components is None:
@@ -103,7 +108,7 @@ def _signals(X, count, constraint, random_state, dtype):
     while found < count and at < len(order):
         step = max(count - found, 64)
         chosen = order[at : at + step]
-        parts.append(feasible_atoms(dense_rows(X, chosen, dtype), constraint)[: count - found])
+        parts.append(feasible_atoms(to_host(dense_rows(X, chosen, dtype)), constraint)[: count - found])
         found += len(parts[-1])
         at += step
     return np.concatenate(parts)
@@ -112,13 +117,15 @@ def _signals(X, count, constraint, random_state, dtype):
 def _singular_vectors(X, count, constraint, random_state, dtype):
     """Leading right singular vectors, from the (n_features, n_features) matrix X'X in float64."""
     n_samples, n_features = X.shape
-    total, largest = np.zeros((n_features, n_features)), 0.0
-    for start in range(0, n_samples, _BLOCK):  # one scale for all: squares of tiny data would vanish
-        largest = max(largest, np.abs(dense_rows(X, slice(start, start + _BLOCK), np.float64)).max())
-    for start in range(0, n_samples, _BLOCK):
-        block = dense_rows(X, slice(start, start + _BLOCK), np.float64) / (largest or 1)
+    xp = array_module(X)
+    size = _BLOCK if xp is np else _BLOCK_ON_GPU
+    total, largest = xp.zeros((n_features, n_features)), 0.0
+    for start in range(0, n_samples, size):  # one scale for all: squares of tiny data would vanish
+        largest = max(largest, float(xp.abs(dense_rows(X, slice(start, start + size), np.float64)).max()))
+    for start in range(0, n_samples, size):
+        block = dense_rows(X, slice(start, start + size), np.float64) / (largest or 1)
         total += block.T @ block
-    values, vectors = np.linalg.eigh(total)
+    values, vectors = np.linalg.eigh(to_host(total))
     rank = int((values > values[-1] * n_features * np.finfo(np.float64).eps).sum()) if largest > 0 else 0
     vectors = vectors[:, ::-1][:, : min(rank, count)].T
     # The sign is free: let the larger half be positive, which is also what a non-negative atom can keep.
@@ -129,7 +136,7 @@ def _singular_vectors(X, count, constraint, random_state, dtype):
 def _spread_signals(X, count, constraint, random_state, dtype):
     """Seeds of k-means++ among at most max(10 * count, 2000) random signals."""
     size = min(X.shape[0], max(10 * count, 2000))
-    candidates = dense_rows(X, np.sort(random_state.permutation(X.shape[0])[:size]), dtype)
+    candidates = to_host(dense_rows(X, np.sort(random_state.permutation(X.shape[0])[:size]), dtype))
     atoms, rows = feasible_atoms(candidates, constraint, return_rows=True)
     signals = candidates[rows].astype(np.float64)
     signals /= np.abs(signals).max(initial=1e-300)

@@ -5,12 +5,14 @@ import numpy as np
 from sparseshare.callbacks import with_callbacks
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
+from sparseshare.devices import array_module, computing_on, csr_of, device_of, memory_errors, module_of, to_host
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.optimization.constraints import AtomConstraint
 
+from .batches import Pieces
 from .learner import DictionaryLearner
 from .replacement import duplicate_atoms, replace_atoms
-from .statistics import Statistics, code_blocks, dense_rows, order_by_atom
+from .statistics import Statistics, code_blocks, dense_rows, joined_rows, order_by_atom, squared_residuals
 from .transformer import coding_options
 
 _TOLERANCE, _MOST_PRODUCTS = 1e-7, 300  # of power iteration, before LAPACK takes over
@@ -21,9 +23,9 @@ class AtomByAtom:
 
     Parameters
     ----------
-    X : ndarray or CSR array of shape (n_samples, n_features)
-    dictionary : ndarray of shape (n_components, n_features)
-        Unit atoms, updated in place.
+    X : array or CSR array of shape (n_samples, n_features)
+    dictionary : array of shape (n_components, n_features)
+        Unit atoms, on the device that learns. Updated in place.
     options : dict
         Of the coding problem.
     exact : bool
@@ -36,43 +38,51 @@ class AtomByAtom:
     def __init__(self, X, dictionary, options, exact, replace, n_jobs):
         self.X, self.dictionary, self.codes = X, dictionary, None
         self.options, self.exact, self.replace, self.n_jobs = options, exact, replace, n_jobs
+        self.device = device_of(dictionary)
+        self.pieces = Pieces(X, dictionary.dtype, self.device, len(dictionary))
         self.exchanges_left = 2 * len(dictionary)
         self.restarted = False
 
     def step(self):
         """One turn; half the squared error after it, summed over the signals."""
         dictionary = self.dictionary
-        codes = encode(self.X, Problem(dictionary, **self.options), n_jobs=self.n_jobs).values
-        residual = self._residual(codes)
-        starts, signals, positions = order_by_atom(codes)
+        codes, residual = self._coded()
+        lists = order_by_atom(codes)
+        starts, signals, positions = lists
         values = codes.data[positions]
-        kernels = kernels_for("cpu", "ksvd")
+        kernels = kernels_for(self.device, "ksvd")
         if self.exact:
             kernels.exact_steps(starts, signals, values, residual, dictionary, _TOLERANCE, _MOST_PRODUCTS)
         else:
             kernels.approximate_steps(starts, signals, values, residual, dictionary)
         codes.data[positions] = values
         self.codes = codes
-        residuals = np.einsum("ij,ij->i", residual, residual, dtype=np.float64)
+        residuals = _row_energies(residual)
         if self.replace:
-            self._exchange_atoms(residuals)
+            self._exchange_atoms(residuals, lists)
         return 0.5 * float(residuals.sum())
 
-    def _residual(self, codes):
-        residual = np.empty(self.X.shape, codes.dtype)
-        kernels = kernels_for("cpu", "statistics")
-        for rows, arrays in code_blocks(codes):
-            residual[rows] = dense_rows(self.X, rows, codes.dtype)
-            kernels.subtract_reconstruction(*arrays, self.dictionary, residual[rows])
-        return residual
+    def _coded(self):
+        """Codes of all signals, and what they leave."""
+        problem = Problem(to_host(self.dictionary), **self.options)
+        residual = module_of(self.device).empty(self.X.shape, self.dictionary.dtype)
+        kernels = kernels_for(self.device, "statistics")
+        parts = []
+        for piece, X in self.pieces:
+            codes = encode(X, problem, n_jobs=self.n_jobs, device=self.device, keep=True).values
+            left = residual[piece]
+            for rows, arrays in code_blocks(codes):
+                left[rows] = dense_rows(X, rows, codes.dtype)
+                kernels.subtract_reconstruction(*arrays, self.dictionary, left[rows])
+            parts.append(codes)
+        return joined_rows(parts), residual
 
-    def _exchange_atoms(self, residuals):
-        indices, n_components = self.codes.indices, len(self.dictionary)
-        usage = np.bincount(indices, minlength=n_components)
+    def _exchange_atoms(self, residuals, lists):
+        n_components = len(self.dictionary)
+        usage, masses = self._usage(lists)
         dead = np.flatnonzero(usage == 0)
         # Only the masses are asked for: which of two equal atoms is used less.
         statistics = Statistics.zeros(n_components, 0)
-        masses = np.bincount(indices, np.square(self.codes.data, dtype=np.float64), n_components)
         statistics.A[np.diag_indices(n_components)] = masses
         duplicates = duplicate_atoms(self.dictionary, statistics)[: self.exchanges_left]
         duplicates = [entry for entry in duplicates if usage[entry[0]] > 0]
@@ -82,6 +92,28 @@ class AtomByAtom:
         exchanged = np.intersect1d(replaced, [atom for atom, _, _ in duplicates])
         self.exchanges_left -= len(exchanged)
         self.restarted = len(exchanged) > 0
+
+    def _usage(self, lists):
+        """How many codes use each atom, and the sum of their squares; on the host."""
+        codes, n_components = self.codes, len(self.dictionary)
+        if self.device == "cpu":
+            squares = np.square(codes.data, dtype=np.float64)
+            return (np.bincount(codes.indices, weights, n_components) for weights in (None, squares))
+        xp, (starts, _, positions) = array_module(codes), lists
+        squares = xp.square(codes.data, dtype=np.float64)
+        masses, non_zeros = xp.zeros(n_components), xp.zeros(n_components)
+        kernels_for(self.device, "statistics").atom_usage(starts, positions, squares, 1.0, masses, non_zeros)
+        return to_host(starts[1:] - starts[:-1]), to_host(masses)
+
+
+def _row_energies(rows):
+    """Squared norm of every row, in float64."""
+    if device_of(rows) == "cpu":
+        return np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    # The kernel of residuals, with codes of zeros: no copy of the rows in float64.
+    xp = array_module(rows)
+    none = csr_of(xp.zeros(0, rows.dtype), xp.zeros(0, np.int32), xp.zeros(len(rows) + 1, np.int32), (len(rows), 1))
+    return squared_residuals(rows, none, xp.zeros((1, rows.shape[1]), rows.dtype))
 
 
 class KSVD(DictionaryLearner):
@@ -145,19 +177,20 @@ class KSVD(DictionaryLearner):
     n_jobs : int or None, default=None
         Threads; None takes all. Results do not depend on it.
     callback : callable or None, default=None
-        Called every five turns with a dict: ii, dictionary, code, errors, current_cost. For progress bars and
-        early stopping see `set_callbacks`.
+        Called every five turns with a dict: ii, dictionary, code, errors, current_cost; dictionary and code (CSR) are
+        NumPy or CuPy, as X is. For progress bars and early stopping see `set_callbacks`.
     verbose : bool or int, default=False
         Print a line a turn.
     random_state : int, RandomState or None, default=None
         For the first dictionary.
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        "auto" follows X: NumPy arrays are learned from on the CPU, CuPy arrays on their GPU. "cuda" and "cuda:N" send
+        NumPy arrays to a GPU in pieces, and what is learned comes back as NumPy; "cpu".
 
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
-        The dictionary, float32 if X was.
+        The dictionary, float32 if X was, on a GPU if X was.
     error_ : list of float
         0.5 |X - W D|^2 after each turn.
     loss_curve_ : list of float
@@ -271,9 +304,11 @@ class KSVD(DictionaryLearner):
         """
         self._check_learning_parameters()
         X, dtype = self._check_training_signals(X)
-        dictionary = self._first_dictionary(X, self._constraint(), dtype)
-        options = coding_options(**self._fitting_problem())
-        exact = self.dict_update == "exact"
-        alternation = AtomByAtom(X, dictionary, options, exact, self.replace_atoms, self.n_jobs)
-        self._iterate(alternation, X, y, patience=3)
+        device = self._device(X, fitted=self.warm_start)
+        with computing_on(device), memory_errors(device, f"the residuals of {X.shape[0]} signals"):
+            dictionary = self._first_dictionary(X, self._constraint(), dtype, device)
+            options = coding_options(**self._fitting_problem())
+            exact = self.dict_update == "exact"
+            alternation = AtomByAtom(X, dictionary, options, exact, self.replace_atoms, self.n_jobs)
+            self._iterate(alternation, X, y, patience=3)
         return self

@@ -3,19 +3,20 @@
 import warnings
 
 import numpy as np
-from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from sparseshare.callbacks import CallbackSupportMixin, EpochReports
+from sparseshare.devices import array_module, device_of, on_gpu, to_device
 from sparseshare.optimization.constraints import AtomConstraint
-from sparseshare.threads import single_threaded_blas
+from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
 from sparseshare.validation import check_bool, check_choice, check_number
 
 from .initialization import initial_dictionary
 from .transformer import ALGORITHMS, SparseTransformer
 
 _FINITE_AT_ONCE = 4096  # signals
+_FINITE_ON_GPU = 4_194_304
 _STILL_FALLING = (
     1e-3  # relative decrease in the last iteration from which it is worth saying that max_iter was too small
 )
@@ -58,17 +59,26 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
     def _check_training_signals(self, X):
         """As `_check_signals`, and finite: initialisation reads signals before the first coding does."""
         X, dtype = self._check_signals(X, reset=True)
-        for start in range(0, X.shape[0], _FINITE_AT_ONCE):
-            block = X[start : start + _FINITE_AT_ONCE]
-            block = block.data if issparse(block) else block
+        blocks = range(0, X.shape[0], _FINITE_ON_GPU if on_gpu(X) else _FINITE_AT_ONCE)
+        bad = []
+
+        def look(number, worker):
+            start = blocks[number]
+            block = X[start : start + blocks.step]
+            block = block.data if hasattr(block, "tocsr") else block
             # A sum is finite only if all its terms are, and costs half as much as looking at each.
             with np.errstate(over="ignore", invalid="ignore"):
-                suspicious = not np.isfinite(block.sum(dtype=np.float64))
-            if suspicious and not np.isfinite(block).all():
-                raise ValueError(
-                    f"X contains NaN or infinity in rows {start} to {min(start + _FINITE_AT_ONCE, X.shape[0]) - 1}: "
-                    "every entry must be a finite number"
-                )
+                suspicious = not np.isfinite(float(block.sum(dtype=np.float64)))
+            if suspicious and not bool(array_module(X).isfinite(block).all()):
+                bad.append(start)
+
+        run_in_threads(look, len(blocks), 1 if on_gpu(X) else thread_count(self.n_jobs))
+        if bad:
+            start = min(bad)
+            raise ValueError(
+                f"X contains NaN or infinity in rows {start} to {min(start + blocks.step, X.shape[0]) - 1}: every "
+                "entry must be a finite number"
+            )
         return X, dtype
 
     def _constraint(self):
@@ -79,20 +89,20 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
             l1_budget=self.atom_l1_budget,
         )
 
-    def _first_dictionary(self, X, constraint, dtype, random_state=None):
+    def _first_dictionary(self, X, constraint, dtype, device, random_state=None):
         """The dictionary that a fit starts from: a copy of its own, feasible if it is going to be changed."""
         if self.warm_start and hasattr(self, "components_"):
-            dictionary = np.array(self.components_, dtype=dtype)
+            dictionary = self.components_.astype(dtype, copy=True)
             wanted = (len(dictionary) if self.n_components is None else self.n_components, X.shape[1])
             if dictionary.shape != wanted:
                 raise ValueError(
                     f"warm_start=True goes on from components_ of shape {dictionary.shape}, but the parameters and X "
                     f"ask for {wanted}: fit a clone, or with warm_start=False"
                 )
-            return dictionary
+            return to_device(dictionary, device)
         random_state = check_random_state(self.random_state) if random_state is None else random_state
         dictionary = initial_dictionary(X, self.n_components, self.dict_init, constraint, random_state, dtype)
-        return constraint.project(dictionary) if self.max_iter > 0 else dictionary
+        return to_device(constraint.project(dictionary) if self.max_iter > 0 else dictionary, device)
 
     def _iterate(self, alternation, X, y, patience=1):
         """Steps of an alternation until the objective stops falling; sets what a batch learner reports.
@@ -100,7 +110,7 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
         Converged means that for `patience` iterations the objective has not fallen by `tol` times its value below the
         lowest so far. An iteration that exchanged atoms in use starts the comparison afresh.
         """
-        errors, converged, decrease = [], False, np.inf
+        home, errors, converged, decrease = device_of(X), [], False, np.inf
         lowest, waited = np.inf, 0
         with single_threaded_blas, EpochReports(self, X, y) as reports:
             for iteration in range(self.max_iter):
@@ -115,13 +125,13 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
                     self.callback(
                         dict(
                             ii=iteration,
-                            dictionary=alternation.dictionary,
-                            code=alternation.codes,
+                            dictionary=to_device(alternation.dictionary, home),
+                            code=to_device(alternation.codes, home),
                             errors=errors,
                             current_cost=error,
                         )  # fmt: skip
                     )
-                if reports.end(error / X.shape[0], alternation.dictionary) or converged:
+                if reports.end(error / X.shape[0], to_device(alternation.dictionary, home)) or converged:
                     break
         if self.tol > 0 and not converged and len(errors) == self.max_iter > 1 and decrease > _STILL_FALLING * error:
             warnings.warn(
@@ -130,7 +140,7 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
                 ConvergenceWarning,
                 stacklevel=4,
             )
-        self.components_ = alternation.dictionary
+        self.components_ = to_device(alternation.dictionary, home)
         self.error_ = errors
         self.loss_curve_ = [error / X.shape[0] for error in errors]
         self.n_iter_ = len(errors)

@@ -52,8 +52,8 @@ class MiniBatchDictionaryLearning(StreamLearner):
     transform_max_iter : int, default=1000
         Most iterations for a code, in `fit` and in `transform`.
     callback : callable or None, default=None
-        Called after every batch of `fit` with a dict: i, dictionary, batch_cost. For progress bars and early
-        stopping see `set_callbacks`.
+        Called after every batch of `fit` with a dict: i, dictionary (NumPy or CuPy, as X is), batch_cost. For progress
+        bars and early stopping see `set_callbacks`, which does not make a GPU wait after every batch.
     tol : float, default=0.001
         Stop when a batch moves the dictionary by at most this, as a Frobenius norm divided by n_components. 0
         turns that off.
@@ -86,12 +86,13 @@ class MiniBatchDictionaryLearning(StreamLearner):
     sparse_output : bool, default=False
         Make `transform` return a csr_array.
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        "auto" follows X: NumPy arrays are learned from on the CPU, CuPy arrays on their GPU. "cuda" and "cuda:N" send
+        NumPy arrays to a GPU batch by batch, and what is learned comes back as NumPy; "cpu".
 
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
-        The dictionary, float32 if X was.
+        The dictionary, float32 if X was, on a GPU if X was.
     loss_curve_ : list of float
         Mean objective per signal, one value an epoch and one a call of `partial_fit`; each signal counted with the
         dictionary that it met.
@@ -266,6 +267,7 @@ def dict_learning_online(
     method_max_iter=1000,
     tol=1e-3,
     max_no_improvement=10,
+    device="auto",
 ):
     """Learn a dictionary from mini-batches, and code the signals with it.
 
@@ -311,12 +313,14 @@ def dict_learning_online(
         turns that off.
     max_no_improvement : int or None, default=10
         Stop after this many batches without a new minimum of the smoothed loss. None turns that off.
+    device : str, default="auto"
+        Where to compute, as for `MiniBatchDictionaryLearning`.
 
     Returns
     -------
-    code : ndarray of shape (n_samples, n_components)
-        Only with `return_code`.
-    dictionary : ndarray of shape (n_components, n_features)
+    code : array of shape (n_samples, n_components)
+        Only with `return_code`. NumPy or CuPy, as X is.
+    dictionary : array of shape (n_components, n_features)
 
     Examples
     --------
@@ -344,6 +348,7 @@ def dict_learning_online(
         callback=callback,
         tol=tol,
         max_no_improvement=max_no_improvement,
+        device=device,
     ).fit(X)
     if not return_code:
         return learner.components_

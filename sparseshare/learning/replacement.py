@@ -6,18 +6,45 @@ goes to a signal that the dictionary codes worst. Nothing is drawn at random, so
 
 import numpy as np
 
+from sparseshare.devices import array_module, to_host
+
 from .initialization import feasible_atoms
 from .statistics import dense_rows
 
 COHERENCE = 0.99  # |cosine| from which two atoms count as one
 
 
-def duplicate_atoms(dictionary, statistics):
-    """Atoms that repeat another one.
+def largest_cosine(dictionary):
+    """The largest magnitude of a cosine between two atoms.
 
     Parameters
     ----------
-    dictionary : ndarray of shape (n_components, n_features)
+    dictionary : array of shape (n_components, n_features)
+
+    Returns
+    -------
+    float, or array of no axes on a GPU
+    """
+    xp, cosines = array_module(dictionary), _cosines(dictionary)
+    return xp.maximum(cosines.max(), -cosines.min())
+
+
+def _cosines(dictionary):
+    """Of all pairs of atoms, 0 of an atom with itself."""
+    xp = array_module(dictionary)
+    norms = xp.sqrt(xp.einsum("ij,ij->i", dictionary, dictionary, dtype=np.float64))
+    unit = dictionary / xp.where(norms > 0, norms, 1)[:, None].astype(dictionary.dtype)
+    cosines = unit @ unit.T
+    xp.fill_diagonal(cosines, 0)
+    return cosines
+
+
+def duplicate_atoms(dictionary, statistics):
+    """Atoms that repeat another one. What lives on a GPU is fetched: there are few such atoms, and seldom.
+
+    Parameters
+    ----------
+    dictionary : array of shape (n_components, n_features)
     statistics : Statistics
         Of each pair the atom of smaller mass A_kk goes.
 
@@ -26,14 +53,11 @@ def duplicate_atoms(dictionary, statistics):
     list of (atom, kept, sign)
         `dictionary[atom]` is nearly parallel to `sign * dictionary[kept]`; no atom is both given up and kept.
     """
-    norms = np.sqrt(np.einsum("ij,ij->i", dictionary, dictionary, dtype=np.float64))
-    unit = dictionary / np.where(norms > 0, norms, 1)[:, None].astype(dictionary.dtype)
-    cosines = unit @ unit.T
-    np.fill_diagonal(cosines, 0)
+    cosines = _cosines(to_host(dictionary))
     if max(cosines.max(), -cosines.min()) <= COHERENCE:
         return []
     close = np.argwhere(np.triu(np.abs(cosines) > COHERENCE))
-    mass = statistics.A.diagonal()
+    mass = to_host(statistics.A.diagonal())
     gone, kept, found = set(), set(), []
     for j, k in close.tolist():
         atom, other = (k, j) if mass[k] <= mass[j] else (j, k)
@@ -49,7 +73,7 @@ def replace_atoms(dictionary, statistics, dead, duplicates, X, residuals, constr
 
     Parameters
     ----------
-    dictionary : ndarray of shape (n_components, n_features)
+    dictionary : array of shape (n_components, n_features)
         Updated in place.
     statistics : Statistics
         The codes of a duplicate go to the atom it repeats; what is left of the old atoms is set to zero, in place.
@@ -57,9 +81,9 @@ def replace_atoms(dictionary, statistics, dead, duplicates, X, residuals, constr
         Atoms that nothing uses.
     duplicates : list of (atom, kept, sign)
         From `duplicate_atoms`.
-    X : ndarray or CSR array of shape (n_samples, n_features)
-        Signals to choose from.
-    residuals : ndarray of shape (n_samples,)
+    X : array or CSR array of shape (n_samples, n_features)
+        Signals to choose from, anywhere.
+    residuals : array of shape (n_samples,)
         Their squared residuals.
     constraint : AtomConstraint
 
@@ -74,7 +98,7 @@ def replace_atoms(dictionary, statistics, dead, duplicates, X, residuals, constr
     leaving = list(repeated) + dead
     if not leaving:
         return np.empty(0, dtype=np.intp)
-    staying = np.delete(dictionary, leaving, axis=0)
+    staying = np.delete(to_host(dictionary), leaving, axis=0)
     atoms = _worst_coded(staying, len(leaving), X, residuals, constraint)
     replaced = np.array(leaving[: len(atoms)], dtype=np.intp)
     for atom in replaced.tolist():
@@ -82,17 +106,19 @@ def replace_atoms(dictionary, statistics, dead, duplicates, X, residuals, constr
             statistics.hand_over(atom, *repeated[atom])
         else:
             statistics.drop(atom)
-    dictionary[replaced] = atoms
+    xp = array_module(dictionary)
+    dictionary[xp.asarray(replaced)] = xp.asarray(atoms)
     return replaced
 
 
 def _worst_coded(dictionary, count, X, residuals, constraint):
     """Up to `count` atoms made of the signals with the largest residual, unlike each other and unlike the rest."""
     n_candidates = min(len(residuals), 4 * count + 16)
-    order = np.argsort(-residuals, kind="stable")[:n_candidates]
-    signals = dense_rows(X, order, dictionary.dtype)
+    order = array_module(residuals).argsort(-residuals, kind="stable")[:n_candidates]
+    residuals, order = to_host(residuals[order]), to_host(order)
+    signals = to_host(dense_rows(X, order, dictionary.dtype))
     energies = np.einsum("ij,ij->i", signals, signals, dtype=np.float64)
-    signals = signals[residuals[order] > 1e-8 * energies]  # the others are coded perfectly
+    signals = signals[residuals > 1e-8 * energies]  # the others are coded perfectly
     candidates = feasible_atoms(signals, constraint)
     lengths = np.sqrt(np.einsum("ij,ij->i", dictionary, dictionary, dtype=np.float64))
     limits = COHERENCE * np.where(lengths > 0, lengths, np.inf)

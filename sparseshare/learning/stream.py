@@ -1,4 +1,13 @@
-"""Learning from a stream of batches: statistics that forget, one atom sweep a batch, and when to stop."""
+"""Learning from a stream of batches: statistics that forget, one atom sweep a batch, and when to stop.
+
+On a GPU nothing of a batch goes through the host but four numbers: its loss, how far it moved the dictionary, and what
+tells whether atoms are to be exchanged. They are read one batch late, when the next batch has been coded and the device
+is done with them anyhow. If they say stop, only the codes of that next batch are lost; if they say that atoms are to be
+exchanged, it is coded again. So there are as many steps as on the CPU, and the device does not wait for the host.
+"""
+
+from contextlib import closing
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -6,16 +15,37 @@ from sklearn.utils import check_random_state
 from sparseshare.callbacks import EpochReports
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
+from sparseshare.devices import (
+    array_module,
+    computing_on,
+    device_of,
+    module_of,
+    moved,
+    pinned_array,
+    to_device,
+    to_host,
+)
 from sparseshare.threads import single_threaded_blas
 from sparseshare.validation import check_bool, check_number
 
+from .batches import batches
 from .learner import DictionaryLearner
-from .replacement import duplicate_atoms, replace_atoms
-from .statistics import Statistics, dense_rows, squared_residuals
+from .replacement import COHERENCE, duplicate_atoms, largest_cosine, replace_atoms
+from .statistics import Statistics, squared_residuals
 from .transformer import coding_options
 from .updates import optimal_directions, sweep_atoms
 
 _PATIENCE = 10  # an atom is dead when it goes unused for as many signals as this times the number of atoms
+
+
+class _Step(NamedTuple):
+    """A batch that has been learned from, until its numbers are read."""
+
+    X: object
+    codes: object
+    residuals: object
+    before: object  # the dictionary
+    numbers: object  # loss, length of the update, longest time unused, largest cosine
 
 
 class OnlineUpdate:
@@ -23,8 +53,8 @@ class OnlineUpdate:
 
     Parameters
     ----------
-    dictionary : ndarray of shape (n_components, n_features)
-        Updated in place.
+    dictionary : array of shape (n_components, n_features)
+        On the device that learns. Updated in place.
     options : dict
         Of the coding problem.
     constraint : AtomConstraint
@@ -40,13 +70,15 @@ class OnlineUpdate:
         self.dictionary, self.options, self.constraint = dictionary, options, constraint
         self.dict_update, self.replace, self.n_jobs = dict_update, replace, n_jobs
         self.alpha, self.l1_ratio = options.get("alpha", 0.0), options.get("l1_ratio", 1.0)
+        self.device = device_of(dictionary)
         n_components = len(dictionary)
         if memory is None:
-            self.statistics = Statistics.zeros(*dictionary.shape)
-            self.unused_for = np.zeros(n_components)
+            self.statistics = Statistics.zeros(*dictionary.shape, self.device)
+            self.unused_for = module_of(self.device).zeros(n_components)
             self.signals_until_check = float(_PATIENCE * n_components)
             self.n_steps = 0
         else:
+            memory = moved(memory, self.device)
             self.statistics = Statistics(**memory["statistics"])
             self.unused_for = memory["unused_for"]
             self.signals_until_check = memory["signals_until_check"]
@@ -56,23 +88,52 @@ class OnlineUpdate:
     def memory(self):
         """All that going on needs beside the dictionary, as arrays and numbers."""
         return dict(
-            statistics=vars(self.statistics),
+            statistics=dict(vars(self.statistics), squared_norm=float(self.statistics.squared_norm)),
             unused_for=self.unused_for,
             signals_until_check=self.signals_until_check,
             n_steps=self.n_steps,
         )
 
-    def step(self, X):
-        """Learn from one batch, dense and in the dtype of the dictionary.
+    def steps(self, parts, late=False):
+        """Learn from batches, one after the other.
 
-        Returns
-        -------
-        float
+        Parameters
+        ----------
+        parts : iterable of arrays of shape (n_samples, n_features)
+            Dense, in the dtype of the dictionary and on its device.
+        late : bool, default=False
+            Read the numbers of a step when the next batch has been coded.
+
+        Yields
+        ------
+        n_samples : int
+        loss : float
             The mean objective of the batch for the dictionary before the update.
+        change : float
+            Frobenius norm of the update, divided by the number of atoms.
         """
-        dictionary, statistics = self.dictionary, self.statistics
-        size = len(X)
-        codes = encode(X, Problem(dictionary, **self.options), n_jobs=self.n_jobs).values
+        waiting = None
+        for X in parts:
+            codes = self._code(X)
+            if waiting is not None:
+                loss, change, exchanged = self._settle(waiting)
+                yield len(waiting.X), loss, change
+                if exchanged:
+                    codes = self._code(X)
+            waiting = self._learn(X, codes)
+            if not late:
+                yield len(X), *self._settle(waiting)[:2]
+                waiting = None
+        if waiting is not None:
+            yield len(waiting.X), *self._settle(waiting)[:2]
+
+    def _code(self, X):
+        problem = Problem(to_host(self.dictionary), **self.options)
+        return encode(X, problem, n_jobs=self.n_jobs, device=self.device, keep=True).values
+
+    def _learn(self, X, codes):
+        dictionary, statistics, size = self.dictionary, self.statistics, len(X)
+        before = dictionary.copy()
         residuals = squared_residuals(X, codes, dictionary)
         loss = (0.5 * residuals.sum() + self._penalty(codes.data)) / size
         statistics.forget(forgetting_factor(self.n_steps, size))
@@ -81,31 +142,68 @@ class OnlineUpdate:
             optimal_directions(dictionary, statistics, self.constraint)
         else:
             sweep_atoms(dictionary, statistics, self.constraint)
+        longest = cosine = 0.0
         if self.replace:
-            self._exchange_atoms(X, codes, residuals)
+            self.unused_for += size
+            self.unused_for[codes.indices] = 0
+            longest = self.unused_for.max()
+            self.signals_until_check -= size
+            if self.signals_until_check <= 0:  # the cosines of all pairs cost as much as a sweep
+                self.signals_until_check = float(_PATIENCE * len(dictionary))
+                cosine = largest_cosine(dictionary)
         self.n_steps += 1
-        return float(loss)
+        numbers = _Numbers(loss, _length(dictionary - before), longest, cosine)
+        return _Step(X, codes, residuals, before, numbers)
 
     def _penalty(self, values):
         if self.alpha == 0:
             return 0.0
-        penalty = self.l1_ratio * np.abs(values).sum(dtype=np.float64)
+        xp = array_module(values)
+        penalty = self.l1_ratio * xp.abs(values).sum(dtype=np.float64)
         if self.l1_ratio < 1:
-            penalty += 0.5 * (1 - self.l1_ratio) * np.square(values, dtype=np.float64).sum()
+            penalty = penalty + 0.5 * (1 - self.l1_ratio) * xp.square(values, dtype=np.float64).sum()
         return self.alpha * penalty
 
-    def _exchange_atoms(self, X, codes, residuals):
-        self.unused_for += len(X)
-        self.unused_for[codes.indices] = 0
-        dead = np.flatnonzero(self.unused_for >= _PATIENCE * len(self.dictionary))
-        self.signals_until_check -= len(X)
-        duplicates = []
-        if self.signals_until_check <= 0:  # the cosines of all pairs cost as much as a sweep
-            self.signals_until_check = float(_PATIENCE * len(self.dictionary))
-            duplicates = duplicate_atoms(self.dictionary, self.statistics)
-        if len(dead) or duplicates:
-            replaced = replace_atoms(self.dictionary, self.statistics, dead, duplicates, X, residuals, self.constraint)
-            self.unused_for[replaced] = 0
+    def _settle(self, step):
+        """Loss and change of a step, and whether atoms were exchanged after it."""
+        loss, length, longest, cosine = step.numbers.read()
+        exchanged = False
+        if longest >= _PATIENCE * len(self.dictionary) or cosine > COHERENCE:
+            exchanged = self._exchange_atoms(step, cosine)
+            length = float(_length(self.dictionary - step.before))
+        return loss, length / len(self.dictionary), exchanged
+
+    def _exchange_atoms(self, step, cosine):
+        dead = np.flatnonzero(to_host(self.unused_for) >= _PATIENCE * len(self.dictionary))
+        duplicates = duplicate_atoms(self.dictionary, self.statistics) if cosine > COHERENCE else []
+        replaced = replace_atoms(
+            self.dictionary, self.statistics, dead, duplicates, step.X, step.residuals, self.constraint
+        )
+        self.unused_for[replaced] = 0
+        return len(replaced) > 0
+
+
+class _Numbers:
+    """Numbers of a step: at hand on the CPU, on their way from a GPU without anybody waiting."""
+
+    def __init__(self, *numbers):
+        self._numbers, self._event = numbers, None
+        on_device = [number for number in numbers if device_of(number) != "cpu"]
+        if on_device:
+            xp = array_module(on_device[0])
+            together = xp.stack([xp.asarray(number, dtype=np.float64) for number in numbers])
+            self._numbers = together.get(out=pinned_array(together.shape, together.dtype), blocking=False)
+            self._event = xp.cuda.get_current_stream().record()
+
+    def read(self):
+        if self._event is not None:
+            self._event.synchronize()
+        return tuple(map(float, self._numbers))
+
+
+def _length(change):
+    """Frobenius norm."""
+    return array_module(change).linalg.norm(change)
 
 
 def forgetting_factor(step, batch_size):
@@ -169,33 +267,42 @@ class StreamLearner(DictionaryLearner):
         self._check_learning_parameters()
         constraint = self._constraint()
         X, dtype = self._check_training_signals(X)
-        n_samples = X.shape[0]
+        n_samples, home = X.shape[0], device_of(X)
         random_state = check_random_state(self.random_state)
         resuming = self.warm_start and hasattr(self, "components_")
-        dictionary = self._first_dictionary(X, constraint, dtype, random_state)
-        update = self._update(dictionary, constraint, self._memory if resuming else None)
-        stopping = SmoothedLoss(self.tol, self.max_no_improvement, n_samples)
-        losses, first_step = [], update.n_steps
-        with single_threaded_blas, EpochReports(self, X, y) as reports:
-            for _ in range(self.max_iter):
-                reports.begin()
-                total, seen = 0.0, 0
-                for batch in self._batches(X, dtype, random_state):
-                    before = dictionary.copy()
-                    loss = update.step(batch)
-                    total, seen = total + loss * len(batch), seen + len(batch)
-                    change = float(np.linalg.norm(dictionary - before)) / len(dictionary)
-                    if stopping.has_converged(update.n_steps - first_step, len(batch), loss, change):
-                        break
-                    if self.callback is not None:
-                        self.callback(dict(i=update.n_steps - 1, dictionary=dictionary, batch_cost=loss))
-                losses.append(total / seen)
-                if reports.end(losses[-1], dictionary) or stopping.converged:
-                    break
-        self._keep(update)
+        device = self._device(X, fitted=resuming)
+        with computing_on(device):
+            dictionary = self._first_dictionary(X, constraint, dtype, device, random_state)
+            update = self._update(dictionary, constraint, self._memory if resuming else None)
+            stopping = SmoothedLoss(self.tol, self.max_no_improvement, n_samples)
+            with single_threaded_blas, EpochReports(self, X, y) as reports:
+                losses = self._epochs(X, update, stopping, reports, random_state)
+            self._keep(update, home)
         self.loss_curve_ = losses
         self.n_iter_ = len(losses)
         self.converged_ = stopping.converged
+
+    def _epochs(self, X, update, stopping, reports, random_state):
+        """The mean loss of every epoch."""
+        dictionary, device, home = update.dictionary, update.device, device_of(X)
+        losses, first_step = [], update.n_steps
+        late = device != "cpu" and self.callback is None  # a callback is given the dictionary after its own step
+        for _ in range(self.max_iter):
+            reports.begin()
+            total, seen = 0.0, 0
+            parts = batches(X, self._parts(X.shape[0], random_state), dictionary.dtype, device, self.n_jobs)
+            with closing(parts), closing(update.steps(parts, late)) as steps:
+                for size, loss, change in steps:
+                    total, seen = total + loss * size, seen + size
+                    if stopping.has_converged(update.n_steps - first_step, size, loss, change):
+                        break
+                    if self.callback is not None:
+                        shown = to_device(dictionary, home)
+                        self.callback(dict(i=update.n_steps - 1, dictionary=shown, batch_cost=loss))
+            losses.append(total / seen)
+            if reports.end(losses[-1], to_device(dictionary, home)) or stopping.converged:
+                break
+        return losses
 
     def _learn_more(self, X):
         """One step with X as the batch; the first one makes the first dictionary."""
@@ -203,27 +310,28 @@ class StreamLearner(DictionaryLearner):
         constraint = self._constraint()
         going_on = hasattr(self, "components_")
         X, dtype = self._check_signals(X, reset=False) if going_on else self._check_training_signals(X)
-        if going_on:
-            dictionary, memory = np.array(self.components_), self._memory
-            if memory["n_steps"] == 0:  # from a fit of no epochs, which hands back what it was given
-                dictionary = constraint.project(dictionary)
-        else:
-            dictionary = self._first_dictionary(X, constraint, dtype)
-            memory, self.loss_curve_, self.converged_, self.n_iter_ = None, [], False, 0
-        update = self._update(dictionary, constraint, memory)
-        with single_threaded_blas:
-            self.loss_curve_.append(update.step(dense_rows(X, slice(None), dictionary.dtype)))
-        self._keep(update)
+        device, memory = self._device(X, fitted=going_on), None
+        with computing_on(device), single_threaded_blas:
+            if going_on:
+                dictionary, memory = self.components_.copy(), self._memory
+                if memory["n_steps"] == 0:  # from a fit of no epochs, which hands back what it was given
+                    dictionary = constraint.project(dictionary)
+                dictionary = to_device(dictionary, device)
+            else:
+                dictionary = self._first_dictionary(X, constraint, dtype, device)
+                self.loss_curve_, self.converged_, self.n_iter_ = [], False, 0
+            update = self._update(dictionary, constraint, memory)
+            (X,) = batches(X, [slice(0, X.shape[0])], dictionary.dtype, device, self.n_jobs)
+            ((_, loss, _),) = update.steps([X])
+            self.loss_curve_.append(loss)
+            self._keep(update, device_of(self.components_) if going_on else device_of(X))
 
-    def _batches(self, X, dtype, random_state):
-        """The signals of one epoch, dense, batch by batch."""
-        n_samples = X.shape[0]
+    def _parts(self, n_samples, random_state):
+        """The rows of every batch of an epoch."""
         batch_size = min(self.batch_size, n_samples)
         order = random_state.permutation(n_samples) if self.shuffle else None
-        for start in range(0, n_samples, batch_size):
-            rows = slice(start, start + batch_size)
-            # In order within a batch: kinder to files and caches.
-            yield dense_rows(X, rows if order is None else np.sort(order[rows]), dtype)
+        slices = [slice(start, min(start + batch_size, n_samples)) for start in range(0, n_samples, batch_size)]
+        return slices if order is None else [order[rows] for rows in slices]
 
     def _check_learning_parameters(self):
         super()._check_learning_parameters()
@@ -236,7 +344,7 @@ class StreamLearner(DictionaryLearner):
         options = coding_options(**self._fitting_problem())
         return OnlineUpdate(dictionary, options, constraint, self.dict_update, self.replace_atoms, self.n_jobs, memory)
 
-    def _keep(self, update):
-        self.components_ = update.dictionary
-        self._memory = update.memory
+    def _keep(self, update, home):
+        self.components_ = to_device(update.dictionary, home)
+        self._memory = moved(update.memory, home)
         self.n_steps_ = update.n_steps
