@@ -1,9 +1,9 @@
-"""Convolutional sparse coding by accelerated proximal gradient: every boundary, mask and penalty."""
+"""Convolutional sparse coding by accelerated proximal gradient: every boundary, mask and penalty, on either device."""
 
-import numpy as np
-
+from sparseshare.devices import array_module
 from sparseshare.optimization.proximal import LeastSquares, proximal_gradient
 
+from .maps import SparseMaps
 from .problem import Solution
 
 _MAX_ITER = 10_000
@@ -58,7 +58,8 @@ def solve(problem, *, start=None, tol=1e-4, max_iter=None, n_threads=1, method="
 
 def _first_codes(problem, start):
     """A copy of the start that the penalty admits, or zeros."""
+    xp = array_module(problem.signal)
     if start is None:
-        return np.zeros(problem.maps_shape, problem.dtype)
-    start = np.array(start if isinstance(start, np.ndarray) else start.dense(), problem.dtype)
+        return xp.zeros(problem.maps_shape, problem.dtype)
+    start = xp.array(start.dense() if isinstance(start, SparseMaps) else start, problem.dtype)
     return problem.sparse_penalty.admit(start)

@@ -5,10 +5,12 @@ from math import prod
 
 import numpy as np
 
+from sparseshare.devices import array_module, moved
+
 
 @dataclass
 class SparseMaps:
-    """Maps of one signal, shape (n_signals, n_components, *positions), by their non-zeros.
+    """Maps of one signal, shape (n_signals, n_components, *positions), by their non-zeros, on either device.
 
     Attributes
     ----------
@@ -42,12 +44,17 @@ class SparseMaps:
     @classmethod
     def from_dense(cls, maps):
         """The non-zeros of dense maps."""
-        flat = np.ascontiguousarray(maps).reshape(-1)
-        indices = np.flatnonzero(flat)
+        xp = array_module(maps)
+        flat = xp.ascontiguousarray(maps).reshape(-1)
+        indices = xp.flatnonzero(flat)
         return cls(indices.astype(np.int64, copy=False), flat[indices], maps.shape)
 
     def dense(self):
-        """All entries, as an ndarray of `shape`."""
-        flat = np.zeros(prod(self.shape), self.values.dtype)
+        """All entries, as an array of `shape`."""
+        flat = array_module(self.values).zeros(prod(self.shape), self.values.dtype)
         flat[self.indices] = self.values
         return flat.reshape(self.shape)
+
+    def to(self, device):
+        """The same on a device, "cpu" or "cuda:N"."""
+        return moved(self, device)

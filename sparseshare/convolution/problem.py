@@ -5,8 +5,10 @@ from functools import cached_property
 
 import numpy as np
 
+from sparseshare.devices import array_module, to_host
 from sparseshare.optimization.duality import multiple_within, scaled_dual_value, without
 from sparseshare.optimization.penalties import RoughnessPenalty, SparsePenalty
+from sparseshare.optimization.reductions import inner
 
 
 @dataclass
@@ -36,7 +38,8 @@ class ConvProblem:
         0.5 |W (D z - x)|^2 + alpha sum_kp w_kp ((1 - joint) sum_j |z_jkp| + joint sqrt(sum_j z_jkp^2))
         + 0.5 sum_k smoothness_k |G z_k|^2
 
-    Everything is checked already, and in the forms of this room (channels first).
+    Everything is checked already, and in the forms of this room (channels first). All arrays but `smoothness` live on
+    one device, the CPU or a GPU.
 
     Parameters
     ----------
@@ -102,7 +105,7 @@ class ConvProblem:
     @cached_property
     def lipschitz(self):
         """The smooth part's largest curvature, or a bound from above."""
-        factor = 1.0 if self.mask is None else float(np.abs(self.mask).max()) ** 2
+        factor = 1.0 if self.mask is None else float(abs(self.mask).max()) ** 2
         return factor * self.operator.lipschitz + (0.0 if self.roughness is None else self.roughness.lipschitz)
 
     @cached_property
@@ -125,7 +128,7 @@ class ConvProblem:
     def gradient(self, maps, residual=None):
         """Gradient of the smooth part: D'W^2 (D z - x) + smoothness G'G z."""
         gradient = self.correlate(self.residual(maps) if residual is None else residual)
-        np.negative(gradient, out=gradient)
+        array_module(gradient).negative(gradient, out=gradient)
         return gradient if self.roughness is None else self.roughness.add_gradient(maps, gradient)
 
     def penalty(self, maps):
@@ -175,8 +178,8 @@ class ConvProblem:
         signals that constant maps make. For coefficients of weight 0 without smoothness, or of weight 0 at some
         positions only, no feasible point but 0 is known, the bound is 0 and the gap is the objective.
         """
-        roughness, norm2 = self.roughness, _squared_norm(residual)
-        product = float(np.vdot(self.target.astype(np.float64), residual.astype(np.float64)))
+        xp, roughness, norm2 = array_module(residual), self.roughness, _squared_norm(residual)
+        product = inner(self.target, residual)
         free = self._free_atoms
         if len(free) == 0:
             needed = self.sparse_penalty.largest_alpha(gradient, negated=True)
@@ -189,12 +192,12 @@ class ConvProblem:
         residual = without(self._constant_signals, rows).reshape(residual.shape).astype(self.dtype)
         slopes = self.correlate(residual)
         norm2 = _squared_norm(residual) + 2 * roughness.dual_energy(slopes, free)
-        product = float(np.vdot(self.target.astype(np.float64), residual.astype(np.float64)))
-        others = np.zeros_like(maps)
+        product = inner(self.target, residual)
+        others = xp.zeros_like(maps)
         penalised = np.setdiff1d(np.arange(len(self.atoms)), free)
         others[:, penalised] = maps[:, penalised]
         norm2 += 2 * roughness.value(others)
-        slopes = np.subtract(slopes, roughness.add_gradient(others, np.zeros_like(slopes)), out=slopes)
+        slopes = xp.subtract(slopes, roughness.add_gradient(others, xp.zeros_like(slopes)), out=slopes)
         slopes[:, free] = 0
         needed = self.sparse_penalty.largest_alpha(slopes)
         return scaled_dual_value(product, norm2, multiple_within(self.alpha, needed))
@@ -207,7 +210,7 @@ class ConvProblem:
         """
         correlations = self.correlate(self.target)
         if self.weights is not None:
-            np.copyto(correlations, 0, where=self.weights == 0)
+            correlations *= self.weights != 0
         return self.sparse_penalty.largest_alpha(correlations)
 
     @cached_property
@@ -215,23 +218,25 @@ class ConvProblem:
         """Atoms with a weight of 0."""
         if self.weights is None:
             return np.array([], int)
-        weights = np.broadcast_to(self.weights, (len(self.atoms), *self.geometry.positions))
-        return np.flatnonzero((weights == 0).any(axis=tuple(range(1, weights.ndim))))
+        free = (self.weights == 0).any(axis=tuple(range(1, self.weights.ndim)))
+        return np.flatnonzero(np.broadcast_to(to_host(free), len(self.atoms)))
 
     @cached_property
     def _constant_signals(self):
         """What every atom of weight 0 makes of a map of ones, as an (n_atoms, n_signals, n) array."""
-        made = []
-        for k in self._free_atoms:
-            maps = np.zeros(self.maps_shape, self.dtype)
+        xp, made = array_module(self.signal), []
+        for k in self._free_atoms.tolist():
+            maps = xp.zeros(self.maps_shape, self.dtype)
             maps[:, k] = 1
             made.append(self.synthesize(maps).reshape(len(self.signal), -1))
-        return np.array(made)
+        return xp.stack(made)
 
     def _weigh(self, signal):
         return signal if self.mask is None else self.mask * signal
 
 
 def _squared_norm(array):
+    if array_module(array) is not np:
+        return inner(array, array)
     flat = array.ravel().astype(np.float64, copy=False)
     return float(flat @ flat)
