@@ -2,8 +2,7 @@
 
 from math import prod
 
-import numpy as np
-
+from sparseshare.devices import array_module
 from sparseshare.validation import check_choice, check_number
 
 from .blocks import product, transposed_product
@@ -91,26 +90,27 @@ class _AttentionNode(Node):
             self.parameters["bias"] = self.bias
 
     def forward(self, x, training=False, random_state=None):
-        shape = x.shape
-        x = np.ascontiguousarray(x).reshape(len(x), prod(shape[1:-1]), shape[-1])
+        shape, xp = x.shape, array_module(x)
+        x = xp.ascontiguousarray(x).reshape(len(x), prod(shape[1:-1]), shape[-1])
         hidden = product(x.reshape(-1, shape[-1]), self.weights.full(), self.n_threads)
         if self.bias is not None:
             hidden += self.bias.full()
-        np.tanh(hidden, out=hidden)
+        xp.tanh(hidden, out=hidden)
         scores = (hidden @ self.vector.full()[:, 0]).reshape(x.shape[:2])
         share = softmax(scores) if self.layer.scores == "softmax" else sparsemax(scores)
-        return np.matmul(share[:, None], x)[:, 0], (shape, x, hidden, share)
+        return xp.matmul(share[:, None], x)[:, 0], (shape, x, hidden, share)
 
     def backward(self, dy, cache):
         shape, x, hidden, share = cache
+        xp = array_module(dy)
         rows = x.reshape(-1, shape[-1])
-        dshare = np.matmul(x, dy[:, :, None])[:, :, 0]
+        dshare = xp.matmul(x, dy[:, :, None])[:, :, 0]
         if self.layer.scores == "softmax":
             dscores = share * (dshare - (share * dshare).sum(axis=1, keepdims=True))
         else:
             inside = share > 0
-            mean = np.where(inside, dshare, 0).sum(axis=1, keepdims=True) / inside.sum(axis=1, keepdims=True)
-            dscores = np.where(inside, dshare - mean.astype(dshare.dtype), 0)
+            mean = xp.where(inside, dshare, 0).sum(axis=1, keepdims=True) / inside.sum(axis=1, keepdims=True)
+            dscores = xp.where(inside, dshare - mean.astype(dshare.dtype), 0).astype(dshare.dtype, copy=False)
         column = dscores.reshape(-1, 1)
         self.vector.add_gradient(transposed_product(hidden, column, self.n_threads))
         dz = column * self.vector.full().T
@@ -143,7 +143,7 @@ def softmax(scores):
     -------
     ndarray of the same shape
     """
-    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares = array_module(scores).exp(scores - scores.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
     return shares
 
@@ -166,9 +166,10 @@ def sparsemax(scores):
     >>> sparsemax(np.array([[1.0, 0.5, -3.0]]))
     array([[0.75, 0.25, 0.  ]])
     """
-    sorted_scores = -np.sort(-scores, axis=1)
-    excess = np.cumsum(sorted_scores, axis=1) - 1
-    count = np.arange(1, scores.shape[1] + 1)
-    size = np.maximum((sorted_scores * count > excess).sum(axis=1, keepdims=True), 1)
-    level = np.take_along_axis(excess, size - 1, axis=1) / size.astype(scores.dtype)
-    return np.maximum(scores - level, 0)
+    xp = array_module(scores)
+    sorted_scores = -xp.sort(-scores, axis=1)
+    excess = xp.cumsum(sorted_scores, axis=1) - 1
+    count = xp.arange(1, scores.shape[1] + 1)
+    size = xp.maximum((sorted_scores * count > excess).sum(axis=1, keepdims=True), 1)
+    level = xp.take_along_axis(excess, size - 1, axis=1) / size.astype(scores.dtype)
+    return xp.maximum(scores - level, 0)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sparseshare.devices import device_of
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads, single_threaded_blas
 
@@ -56,6 +57,24 @@ def row_blocks(n_samples, rows_a_sample=1, rows=None):
     return [slice(start, min(start + step, n_samples)) for start in range(0, n_samples, step)]
 
 
+def in_blocks(work, blocks, n_threads, device):
+    """Call `work(number, worker)` for every block: on the CPU in threads, BLAS on one of them; else one by one.
+
+    Parameters
+    ----------
+    work : callable
+    blocks : sequence
+    n_threads : int
+    device : str
+    """
+    if device != "cpu":
+        for number in range(len(blocks)):
+            work(number, 0)
+        return
+    with single_threaded_blas:
+        run_in_threads(work, len(blocks), n_threads)
+
+
 class SparseWeights:
     """Weights for products that skip the zeros of the other side.
 
@@ -92,14 +111,16 @@ def product(x, weights, n_threads):
 
     Parameters
     ----------
-    x : ndarray of shape (n, n_in)
-    weights : ndarray of shape (n_in, n_out)
+    x : array of shape (n, n_in)
+    weights : array of shape (n_in, n_out)
     n_threads : int
 
     Returns
     -------
-    ndarray of shape (n, n_out)
+    array of shape (n, n_out)
     """
+    if device_of(x) != "cpu":
+        return x.dot(weights)
     out = np.empty((len(x), weights.shape[1]), x.dtype)
     blocks = row_blocks(len(x))
     with single_threaded_blas:
@@ -112,14 +133,16 @@ def transposed_product(x, dz, n_threads):
 
     Parameters
     ----------
-    x : ndarray of shape (n, n_in)
-    dz : ndarray of shape (n, n_out)
+    x : array of shape (n, n_in)
+    dz : array of shape (n, n_out)
     n_threads : int
 
     Returns
     -------
-    ndarray of shape (n_in, n_out)
+    array of shape (n_in, n_out)
     """
+    if device_of(x) != "cpu":
+        return x.T.dot(dz)
     out = np.empty((x.shape[1], dz.shape[1]), x.dtype)
     blocks = row_blocks(x.shape[1])
     with single_threaded_blas:

@@ -4,6 +4,8 @@ from math import prod
 
 import numpy as np
 
+from sparseshare.devices import to_device, to_host
+
 from .patterns import Listed, Merged
 
 _ROUNDS = 50
@@ -25,14 +27,14 @@ def nearest_levels(parameter, n_levels, kind):
     levels : ndarray of shape (at most n_levels,)
     nearest : int ndarray of shape (n_values,)
     """
-    values = parameter.values.ravel().astype(np.float64)
+    values = to_host(parameter.values).ravel().astype(np.float64)
     if kind == "even":
         low, high = (min(values.min(), 0.0), max(values.max(), 0.0))
         step = (high - low) / (n_levels - 1) if high > low else 1.0
         # 0 is a level: what has been 0 stays 0.
         levels = step * (np.arange(n_levels) + np.round(low / step))
     else:
-        levels = _kmeans(values, parameter.uses().ravel().astype(np.float64), n_levels)
+        levels = _kmeans(values, to_host(parameter.uses()).ravel().astype(np.float64), n_levels)
     nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, values)
     used, nearest = np.unique(nearest, return_inverse=True)
     return levels[used].astype(parameter.values.dtype), nearest
@@ -52,7 +54,7 @@ def merge_values(parameter, levels, nearest):
         pattern = Listed(nearest.reshape(parameter.shape), len(levels))
     else:
         pattern = Merged(parameter.pattern, Listed(nearest.reshape(-1), len(levels)))
-    parameter.set(levels, pattern)
+    parameter.set(to_device(levels, parameter.device), pattern)
     # What is stable for weights on their own is so for their mean, which a step of the sum over its uses moves.
     parameter.step = len(levels) / max(prod(parameter.shape), 1)
 

@@ -45,10 +45,7 @@ def prune(estimator, density):
     1184
     """
     density = check_number("density", density, 0, 1, open_low=True, of="prune")
-    estimator, network = _copied(estimator, "prune")
-    for parameter in network.weights():
-        _prune(parameter, density)
-    return estimator
+    return _changed(estimator, lambda parameter: _prune(parameter, density), "prune")
 
 
 def quantize(estimator, bits):
@@ -117,19 +114,29 @@ def cluster(estimator, n_values):
 
 
 def _merge(estimator, n_levels, kind, of):
-    estimator, network = _copied(estimator, of)
-    for parameter in network.weights():
+    def change(parameter):
         merge_values(parameter, *nearest_levels(parameter, n_levels, kind))
-    return estimator
+
+    return _changed(estimator, change, of)
 
 
-def _copied(estimator, of):
+def _changed(estimator, change, of):
+    """A copy with changed weights, where it was; the change is made on the host."""
     if not isinstance(estimator, Network):
         if not hasattr(estimator, "fit"):
             raise ValueError(f"{of} is for a fitted network or a Network, got {estimator!r}")
         check_is_fitted(estimator, "network_")
     estimator = copy.deepcopy(estimator)
-    return estimator, estimator if isinstance(estimator, Network) else estimator.network_
+    network = estimator if isinstance(estimator, Network) else estimator.network_
+    device = network.device
+    network = network.to_device("cpu")
+    for parameter in network.weights():
+        change(parameter)
+    network = network.to_device(device)
+    if isinstance(estimator, Network):
+        return network
+    estimator.network_ = network
+    return estimator
 
 
 def _prune(parameter, density):

@@ -7,11 +7,12 @@ from math import prod
 
 import numpy as np
 
+from sparseshare.devices import array_module, device_of
 from sparseshare.kernels.dispatch import kernels_for
-from sparseshare.threads import run_in_threads, single_threaded_blas
+from sparseshare.threads import run_in_threads
 from sparseshare.validation import check_axes, check_choice, check_number
 
-from .blocks import SparseWeights, aligned_empty
+from .blocks import SparseWeights, aligned_empty, in_blocks
 from .layers import Layer, Node, check_layer
 from .patterns import padding_before, positions_of
 from .thresholds import activation_of
@@ -20,6 +21,7 @@ FEW_CHANNELS = 4  # so few that columns are quicker laid out the other way round
 _COLUMN_BYTES = 5 << 17  # columns of a block of images: with their product they stay in a core's cache
 _SPARSE_BELOW = 0.3  # density of the input under which skipping its zeros beats columns and a dense product
 _GROUPS = 16  # sums over a batch are made in so many parts, whatever the number of threads
+_COLUMN_BYTES_THERE = 1 << 28  # columns of a block of images on a GPU
 
 
 class Conv(Layer):
@@ -120,11 +122,11 @@ def _two(axes, one):
 class Scratch(dict):
     """Arrays of each thread, made when it first asks."""
 
-    def __init__(self, dtype, *sizes):
-        self.dtype, self.sizes = dtype, sizes
+    def __init__(self, dtype, *sizes, xp=np):
+        self.dtype, self.sizes, self.empty = dtype, sizes, aligned_empty if xp is np else xp.empty
 
     def __missing__(self, worker):
-        self[worker] = [aligned_empty(size, self.dtype) for size in self.sizes]
+        self[worker] = [self.empty(size, self.dtype) for size in self.sizes]
         return self[worker]
 
 
@@ -152,7 +154,7 @@ class ConvNode(Node):
     def _padded(self, x, kernels):
         if not self.pads:
             return x
-        padded = np.empty((len(x), *self.padded, self.image[2]), x.dtype)
+        padded = array_module(x).empty((len(x), *self.padded, self.image[2]), x.dtype)
         kernels.pad_images(x, *self.before, padded)
         return padded
 
@@ -160,7 +162,7 @@ class ConvNode(Node):
         """Patches as rows of a matrix, in memory of `scratch`."""
         n_columns, n_rows = self.weights.shape[0], len(padded) * prod(self.positions)
         part = scratch[: n_rows * n_columns]
-        if self.image[2] <= FEW_CHANNELS:
+        if self.image[2] <= FEW_CHANNELS and device_of(padded) == "cpu":
             rows = part.reshape(n_columns, n_rows)
             kernels.take_rows(padded, *self.grid, rows)
             return rows.T
@@ -168,23 +170,28 @@ class ConvNode(Node):
         kernels.take_columns(padded, *self.grid, columns)
         return columns
 
-    def _blocks(self, n_samples, itemsize):
+    def _blocks(self, n_samples, itemsize, device):
         bytes_a_sample = prod(self.positions) * self.weights.shape[0] * itemsize
+        if device != "cpu":
+            step = max(1, _COLUMN_BYTES_THERE // bytes_a_sample)
+            return [slice(start, min(start + step, n_samples)) for start in range(0, n_samples, step)]
         step = max(1, min(_COLUMN_BYTES // bytes_a_sample, -(-n_samples // _GROUPS)))
         return [slice(start, min(start + step, n_samples)) for start in range(0, n_samples, step)]
 
     def forward(self, x, training=False, random_state=None):
-        kernels, activation = kernels_for("cpu", "columns"), self.activation
-        x = np.ascontiguousarray(x).reshape(-1, *self.image)
+        device, xp, activation = device_of(x), array_module(x), self.activation
+        kernels = kernels_for(device, "columns")
+        x = xp.ascontiguousarray(x).reshape(-1, *self.image)
         weights = self.weights.full()
         bias = None if self.bias is None else self.bias.full()
-        y = np.empty((len(x), *self.output_shape), x.dtype)
+        y = xp.empty((len(x), *self.output_shape), x.dtype)
         n_positions, (n_rows, n_filters) = prod(self.positions), weights.shape
-        blocks = self._blocks(len(x), x.itemsize)
-        counts, tracked = np.zeros(len(blocks), np.int64), {}
-        scratch = Scratch(x.dtype, blocks[0].stop * n_positions * n_rows if blocks else 0)
+        blocks = self._blocks(len(x), x.itemsize, device)
+        counts, tracked = [0] * len(blocks), {}
+        scratch = Scratch(x.dtype, blocks[0].stop * n_positions * n_rows if blocks else 0, xp=xp)
         # With so few channels a patch is short: listing what is not 0 in it costs more than it saves.
-        sparse = None if training or self.image[2] <= FEW_CHANNELS else SparseWeights(weights, _SPARSE_BELOW)
+        dense = training or self.image[2] <= FEW_CHANNELS or device != "cpu"
+        sparse = None if dense else SparseWeights(weights, _SPARSE_BELOW)
         activation.begin()
 
         def work(i, worker):
@@ -194,20 +201,25 @@ class ConvNode(Node):
             if sparse is not None and sparse.pays(some.reshape(-1, some.shape[2] * some.shape[3])):
                 kernels.sparse_columns_product(padded, *self.grid, sparse.padded, z)
             else:
-                np.matmul(self._columns(padded, scratch[worker][0], kernels), weights, out=z)
+                columns = self._columns(padded, scratch[worker][0], kernels)
+                if xp is np:
+                    np.matmul(columns, weights, out=z)
+                else:
+                    columns.dot(weights, out=z)
             counts[i] = activation.apply(y[blocks[i]], bias, tracked if training else None, i)
 
-        with single_threaded_blas:
-            run_in_threads(work, len(blocks), self.n_threads)
-        activation.finish(counts.sum(), y.size, tracked)
+        in_blocks(work, blocks, self.n_threads, device)
+        activation.finish(counts, y.size, tracked)
         return y, (x, y)
 
     def backward(self, dy, cache):
+        if device_of(dy) != "cpu":
+            return self._backward_there(dy, *cache)
         kernels, activation = kernels_for("cpu", "columns"), self.activation
         x, y = cache
         dy = np.ascontiguousarray(dy)
         weights, n_positions, n_filters = self.weights.full(), prod(self.positions), self.output_shape[-1]
-        blocks = self._blocks(len(x), x.itemsize)
+        blocks = self._blocks(len(x), x.itemsize, "cpu")
         groups = [blocks[start::_GROUPS] for start in range(min(_GROUPS, len(blocks)))]
         dx = np.empty_like(x) if self.input_gradient else None
         weight_sums = np.zeros((len(groups), *weights.shape), x.dtype)
@@ -231,19 +243,36 @@ class ConvNode(Node):
                     np.matmul(dz, weights.T, out=columns)
                     self._add_columns(columns, dx[block], kernels)
 
-        with single_threaded_blas:
-            run_in_threads(work, len(groups), self.n_threads)
+        in_blocks(work, groups, self.n_threads, "cpu")
         self.weights.add_gradient(weight_sums.sum(axis=0))
         if self.bias is not None:
             self.bias.add_gradient(bias_sums.sum(axis=0))
         activation.add_threshold_gradient(threshold_sums.sum(axis=0))
         return None if dx is None else dx.reshape(len(x), *self.input_shape)
 
+    def _backward_there(self, dy, x, y):
+        """The same on a GPU, whole batches of columns at a time."""
+        xp, kernels = array_module(x), kernels_for(device_of(x), "columns")
+        weights, n_positions = self.weights.full(), prod(self.positions)
+        dz = self.activation.backward_there(dy, y, self.bias).reshape(len(x), n_positions, -1)
+        blocks = self._blocks(len(x), x.itemsize, self.weights.device)
+        parts = xp.empty((len(blocks), *weights.shape), x.dtype)
+        dx = xp.empty_like(x) if self.input_gradient else None
+        memory = xp.empty(blocks[0].stop * n_positions * len(weights) if blocks else 0, x.dtype)
+        for number, block in enumerate(blocks):
+            columns, slopes = self._columns(self._padded(x[block], kernels), memory, kernels), dz[block]
+            slopes = slopes.reshape(-1, slopes.shape[2])
+            columns.T.dot(slopes, out=parts[number])
+            if dx is not None:
+                self._add_columns(slopes.dot(weights.T, out=columns), dx[block], kernels)
+        self.weights.add_gradient_parts(parts)
+        return None if dx is None else dx.reshape(len(x), *self.input_shape)
+
     def _add_columns(self, columns, dx, kernels):
         if not self.pads:
             kernels.add_columns(columns, *self.grid, dx)
             return
-        padded = np.empty((len(dx), *self.padded, self.image[2]), dx.dtype)
+        padded = array_module(dx).empty((len(dx), *self.padded, self.image[2]), dx.dtype)
         kernels.add_columns(columns, *self.grid, padded)
         (top, left), (height, width) = self.before, self.image[:2]
         part = padded[:, top : top + height, left : left + width]
@@ -275,7 +304,10 @@ class _PoolNode(Node):
         self.image, self.pooled = (*_two(input_shape[:-1], 1), n_channels), (*_two(positions, 1), n_channels)
         self.input_shape, self.window = input_shape, (*_two(size, 1), *_two(stride, 1))
 
-    def _each(self, work, n_samples):
+    def _each(self, work, n_samples, device):
+        if device != "cpu":
+            work(slice(0, n_samples))
+            return
         step = max(1, _COLUMN_BYTES // (4 * prod(self.image)))
         blocks = [slice(start, start + step) for start in range(0, n_samples, step)]
         run_in_threads(lambda i, _: work(blocks[i]), len(blocks), self.n_threads)
@@ -283,34 +315,38 @@ class _PoolNode(Node):
 
 class MaxPoolNode(_PoolNode):
     def forward(self, x, training=False, random_state=None):
-        kernels = kernels_for("cpu", "windows")
-        x = np.ascontiguousarray(x).reshape(-1, *self.image)
-        y = np.empty((len(x), *self.pooled), x.dtype)
-        place = np.empty(y.shape, np.uint8 if prod(self.window[:2]) <= 256 else np.int32)
-        self._each(lambda b: kernels.largest_in_windows(x[b], *self.window, y[b], place[b]), len(x))
+        device, xp = device_of(x), array_module(x)
+        kernels = kernels_for(device, "windows")
+        x = xp.ascontiguousarray(x).reshape(-1, *self.image)
+        y = xp.empty((len(x), *self.pooled), x.dtype)
+        place = xp.empty(y.shape, np.uint8 if prod(self.window[:2]) <= 256 else np.int32)
+        self._each(lambda b: kernels.largest_in_windows(x[b], *self.window, y[b], place[b]), len(x), device)
         return y.reshape(len(x), *self.output_shape), place
 
     def backward(self, dy, cache):
-        kernels = kernels_for("cpu", "windows")
-        dy = np.ascontiguousarray(dy).reshape(-1, *self.pooled)
-        dx = np.empty((len(dy), *self.image), dy.dtype)
-        self._each(lambda b: kernels.largest_gradient(dy[b], cache[b], *self.window, dx[b]), len(dy))
+        device, xp = device_of(dy), array_module(dy)
+        kernels = kernels_for(device, "windows")
+        dy = xp.ascontiguousarray(dy).reshape(-1, *self.pooled)
+        dx = xp.empty((len(dy), *self.image), dy.dtype)
+        self._each(lambda b: kernels.largest_gradient(dy[b], cache[b], *self.window, dx[b]), len(dy), device)
         return dx.reshape(len(dy), *self.input_shape)
 
 
 class _AvgPoolNode(_PoolNode):
     def forward(self, x, training=False, random_state=None):
-        kernels = kernels_for("cpu", "windows")
-        x = np.ascontiguousarray(x).reshape(-1, *self.image)
-        y = np.empty((len(x), *self.pooled), x.dtype)
-        self._each(lambda b: kernels.mean_of_windows(x[b], *self.window, y[b]), len(x))
+        device, xp = device_of(x), array_module(x)
+        kernels = kernels_for(device, "windows")
+        x = xp.ascontiguousarray(x).reshape(-1, *self.image)
+        y = xp.empty((len(x), *self.pooled), x.dtype)
+        self._each(lambda b: kernels.mean_of_windows(x[b], *self.window, y[b]), len(x), device)
         return y.reshape(len(x), *self.output_shape), None
 
     def backward(self, dy, cache):
-        kernels = kernels_for("cpu", "windows")
-        dy = np.ascontiguousarray(dy).reshape(-1, *self.pooled)
-        dx = np.empty((len(dy), *self.image), dy.dtype)
-        self._each(lambda b: kernels.mean_gradient(dy[b], *self.window, dx[b]), len(dy))
+        device, xp = device_of(dy), array_module(dy)
+        kernels = kernels_for(device, "windows")
+        dy = xp.ascontiguousarray(dy).reshape(-1, *self.pooled)
+        dx = xp.empty((len(dy), *self.image), dy.dtype)
+        self._each(lambda b: kernels.mean_gradient(dy[b], *self.window, dx[b]), len(dy), device)
         return dx.reshape(len(dy), *self.input_shape)
 
 

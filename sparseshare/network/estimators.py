@@ -7,6 +7,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from sparseshare.devices import array_module, device_of, on_gpu, to_device, to_host
+
 from .inputs import network_dtype
 from .learner import NetworkLearner
 from .losses import SoftmaxCrossEntropy, SquaredError, log_softmax
@@ -72,7 +74,9 @@ class DeepSparseClassifier(ClassifierMixin, NetworkLearner):
     n_jobs : int or None, default=None
         Threads; None takes all. Results do not depend on it.
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        Where to compute: "auto" follows X; "cpu"; "cuda" or "cuda:N", to which NumPy arrays are sent, whole where they
+        take no more than a quarter of the free memory, else piece by piece while those before are trained on. What is
+        returned is where X is, and so is `network_`.
 
     Attributes
     ----------
@@ -207,10 +211,13 @@ class DeepSparseClassifier(ClassifierMixin, NetworkLearner):
 
         Returns
         -------
-        ndarray of shape (n,)
+        array of shape (n,)
+            Of the host if the classes are no numbers.
         """
-        outputs = self._outputs(X)
-        return self.classes_[outputs.argmax(axis=1)]
+        best = self._outputs(X).argmax(axis=1)
+        if on_gpu(best) and self.classes_.dtype.kind in "fiub":
+            return to_device(self.classes_, device_of(best))[best]
+        return self.classes_[to_host(best)]
 
     def predict_proba(self, X):
         """Probabilities of the classes.
@@ -224,7 +231,8 @@ class DeepSparseClassifier(ClassifierMixin, NetworkLearner):
         ndarray of shape (n, n_classes)
             In the order of `classes_`.
         """
-        return np.exp(self.predict_log_proba(X))
+        logarithms = self.predict_log_proba(X)
+        return array_module(logarithms).exp(logarithms)
 
     def predict_log_proba(self, X):
         """Logarithms of the probabilities of the classes.
@@ -239,10 +247,27 @@ class DeepSparseClassifier(ClassifierMixin, NetworkLearner):
         """
         return log_softmax(self._outputs(X))
 
+    def score(self, X, y, sample_weight=None):
+        """Share of samples whose class is predicted.
+
+        Parameters
+        ----------
+        X : array-like as in `fit`
+        y : array-like of shape (n,)
+        sample_weight : array-like of shape (n,) or None, default=None
+
+        Returns
+        -------
+        float
+        """
+        from sklearn.metrics import accuracy_score  # only here: slow to import
+
+        return accuracy_score(to_host(y), to_host(self.predict(X)), sample_weight=to_host(sample_weight))
+
     def _check_targets(self, X, y, going_on, classes=None, batch=False):
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        y = column_or_1d(y, warn=True)
+        y = column_or_1d(to_host(y), warn=True)
         check_consistent_length(X, y)
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
@@ -349,7 +374,9 @@ class DeepSparseRegressor(RegressorMixin, NetworkLearner):
     n_jobs : int or None, default=None
         Threads; None takes all. Results do not depend on it.
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        Where to compute: "auto" follows X; "cpu"; "cuda" or "cuda:N", to which NumPy arrays are sent, whole where they
+        take no more than a quarter of the free memory, else piece by piece while those before are trained on. What is
+        returned is where X is, and so is `network_`.
 
     Attributes
     ----------
@@ -427,10 +454,27 @@ class DeepSparseRegressor(RegressorMixin, NetworkLearner):
         outputs = self._outputs(X)
         return outputs[:, 0] if self._flat_targets else outputs
 
+    def score(self, X, y, sample_weight=None):
+        """Share of the variance of y that the predictions explain, R^2.
+
+        Parameters
+        ----------
+        X : array-like as in `fit`
+        y : array-like of shape (n,) or (n, n_outputs)
+        sample_weight : array-like of shape (n,) or None, default=None
+
+        Returns
+        -------
+        float
+        """
+        from sklearn.metrics import r2_score  # only here: slow to import
+
+        return r2_score(to_host(y), to_host(self.predict(X)), sample_weight=to_host(sample_weight))
+
     def _check_targets(self, X, y, going_on, classes=None, batch=False):
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        y = check_array(to_host(y), ensure_2d=False, dtype=np.float64, input_name="y")
         check_consistent_length(X, y)
         flat = y.ndim == 1 or y.shape[1] == 1
         if y.ndim == 2 and flat:

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
+from sparseshare.devices import array_module, on_gpu
 from sparseshare.validation import check_image_shape, check_kind, compute_dtype
 
 from .convolutional import Conv, MaxPool
@@ -27,8 +28,8 @@ def check_samples(estimator, X, reset):
 
     Returns
     -------
-    X : ndarray of shape (n_samples, ...)
-        As it was given; `reader` casts batches of it.
+    X : array of shape (n_samples, ...)
+        As it was given, where it was given; `Batches` casts what it reads of it.
     shape : tuple of int
         Of one sample as the network takes it.
 
@@ -46,9 +47,16 @@ def check_samples(estimator, X, reset):
     flat = X.ndim <= 2
     fitted = None if reset else estimator.input_shape_
     if flat and (reset or hasattr(estimator, "n_features_in_")):
-        X = validate_data(estimator, X, reset=reset, dtype="numeric")
+        if on_gpu(X):
+            _check_there(X)
+            validate_data(estimator, X, reset=reset, skip_check_array=True)
+        else:
+            X = validate_data(estimator, X, reset=reset, dtype="numeric")
     else:
-        X = check_array(X, dtype="numeric", allow_nd=True, estimator=estimator, input_name="X")
+        if on_gpu(X):
+            _check_there(X)
+        else:
+            X = check_array(X, dtype="numeric", allow_nd=True, estimator=estimator, input_name="X")
         if reset:  # what a former fit on flat rows has left behind
             for name in ("n_features_in_", "feature_names_in_"):
                 if hasattr(estimator, name):
@@ -76,25 +84,19 @@ def check_samples(estimator, X, reset):
     return X, X.shape[1:]
 
 
-def reader(X, shape, dtype):
-    """A function that reads some samples in the shape and precision of the network.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, ...)
-    shape : tuple of int
-    dtype : dtype
-
-    Returns
-    -------
-    callable
-        ``read(rows) -> ndarray of shape (len(rows), *shape)`` for an int array or a slice.
-    """
-
-    def read(rows):
-        return np.ascontiguousarray(X[rows], dtype).reshape(-1, *shape)
-
-    return read
+def _check_there(X):
+    """What `check_array` asks for, of samples on a GPU."""
+    if not hasattr(X, "strides"):
+        raise TypeError("Sparse data was passed for X, but dense data is required. Use X.toarray()")
+    if X.ndim < 2:
+        raise ValueError(f"Expected 2D array, got {X.ndim}D array instead: X has the shape {X.shape}")
+    if not X.size:
+        raise ValueError(
+            f"Found array with 0 sample(s) or feature(s) (shape={X.shape}) while a minimum of 1 is required"
+        )
+    check_kind(X, "X")
+    if X.dtype.kind == "f" and not bool(array_module(X).isfinite(X).all()):
+        raise ValueError("Input X contains NaN or infinity")
 
 
 def network_dtype(X):

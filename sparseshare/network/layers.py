@@ -10,11 +10,11 @@ from math import prod
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from sparseshare.devices import array_module, device_of
 from sparseshare.kernels.dispatch import kernels_for
-from sparseshare.threads import run_in_threads, single_threaded_blas
 from sparseshare.validation import check_bool, check_number
 
-from .blocks import SparseWeights, product, row_blocks, transposed_product
+from .blocks import SparseWeights, in_blocks, product, row_blocks, transposed_product
 from .parameters import Parameter, initial
 from .thresholds import activation_of
 
@@ -64,6 +64,7 @@ class Node(ABC):
     parameters = {}
     activation = None
     input_gradient = True
+    _stays_on_host = ("layer",)  # as the user has written it
 
     def __init__(self, layer, output_shape):
         self.layer, self.output_shape = layer, tuple(output_shape)
@@ -262,20 +263,21 @@ class _DenseNode(Node):
         self.activation = activation_of(layer, output_shape, builder, self.parameters)
 
     def forward(self, x, training=False, random_state=None):
-        x = np.ascontiguousarray(x)
+        device, xp = device_of(x), array_module(x)
+        x = xp.ascontiguousarray(x)
         rows, positions = x.reshape(-1, x.shape[-1]), prod(x.shape[1:-1])
         bias = None if self.bias is None else self.bias.full()
         # Shared weights need not be spelled out to be multiplied by; making them anew costs as much as many rows.
         spelled = training or not self.weights.shared
         weights = self.weights.full() if spelled else None
-        sparse = SparseWeights(weights, _SPARSE_BELOW) if spelled and not training else None
-        if spelled:
+        sparse = SparseWeights(weights, _SPARSE_BELOW) if spelled and not training and device == "cpu" else None
+        if spelled and device == "cpu":
             z = np.empty((len(rows), self.output_shape[-1]), x.dtype)
         else:
             z = self.weights.product(rows, self.n_threads)
         y = z.reshape(*x.shape[:-1], self.output_shape[-1])
-        blocks = row_blocks(len(x), positions)
-        counts, tracked, activation = np.zeros(len(blocks), np.int64), {}, self.activation
+        blocks = row_blocks(len(x), positions) if device == "cpu" else [slice(0, len(x))]
+        counts, tracked, activation = [0] * len(blocks), {}, self.activation
         activation.begin()
 
         def work(i, worker):
@@ -283,21 +285,24 @@ class _DenseNode(Node):
             part = slice(block.start * positions, block.stop * positions)
             if sparse is not None and sparse.pays(rows[part]):
                 kernels_for("cpu", "sparse_products").sparse_product(rows[part], sparse.padded, z[part])
-            elif spelled:
+            elif spelled and device == "cpu":
                 np.matmul(rows[part], weights, out=z[part])
             counts[i] = activation.apply(y[block], bias, tracked if training else None, i)
 
-        with single_threaded_blas:
-            run_in_threads(work, len(blocks), self.n_threads)
-        activation.finish(counts.sum(), z.size, tracked)
+        in_blocks(work, blocks, self.n_threads, device)
+        activation.finish(counts, z.size, tracked)
         return y, (rows, y)
 
     def backward(self, dy, cache):
         rows, y = cache
-        sums = None if self.bias is None else np.zeros(len(self.bias.full()), y.dtype)
-        dz = self.activation.backward(dy, y, sums).reshape(len(rows), self.output_shape[-1])
-        if self.bias is not None:
-            self.bias.add_gradient(sums)
+        n_out = self.output_shape[-1]
+        if device_of(dy) == "cpu":
+            sums = None if self.bias is None else np.zeros(n_out, y.dtype)
+            dz = self.activation.backward(dy, y, sums).reshape(len(rows), n_out)
+            if self.bias is not None:
+                self.bias.add_gradient(sums)
+        else:
+            dz = self.activation.backward_there(dy, y, self.bias)
         self.weights.add_gradient(transposed_product(rows, dz, self.n_threads))
         if not self.input_gradient:
             return None
@@ -361,9 +366,17 @@ class _DropoutNode(Node):
     def forward(self, x, training=False, random_state=None):
         if not training or self.layer.rate == 0:
             return x, None
-        kept = (random_state.random_sample(x.shape) >= self.layer.rate).astype(x.dtype)
-        kept /= 1 - self.layer.rate
-        return x * kept, kept
+        seed = int(random_state.randint(2**32, dtype=np.uint32))  # all that is drawn: the same zeros on every device
+        return self._dropped(x, seed), seed
 
     def backward(self, dy, cache):
-        return dy if cache is None else dy * cache
+        return dy if cache is None else self._dropped(dy, cache)
+
+    def _dropped(self, x, seed):
+        rate, xp = self.layer.rate, array_module(x)
+        x = xp.ascontiguousarray(x)
+        out = xp.empty_like(x)
+        scale = x.dtype.type(1 / (1 - rate))
+        drop = kernels_for(device_of(x), "dropout").drop
+        drop(x.reshape(-1), seed, int(rate * 2**32), scale, out.reshape(-1))
+        return out

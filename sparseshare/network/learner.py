@@ -11,11 +11,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
-from sparseshare.devices import Movable
+from sparseshare.devices import Movable, array_module, computing_on, device_of, memory_errors, resolve_device, to_host
 from sparseshare.threads import thread_count
 from sparseshare.validation import check_choice, check_number
 
-from .inputs import check_samples, default_layers, network_dtype, reader
+from .batches import Batches
+from .inputs import check_samples, default_layers, network_dtype
 from .layers import Dense, Flatten
 from .model import Network
 from .planning import check_training, plan_of, warn_unfinished
@@ -24,13 +25,11 @@ from .sharing import SharingRule, one_line
 from .thresholds import ACTIVATIONS
 from .training import NetworkReports, train
 
-_AT_ONCE = 1000  # samples that predictions take at a time
+_AT_ONCE, _AT_ONCE_THERE = 1000, 8192  # samples that predictions take at a time, on the CPU and on a GPU
 _MEASURED = 2000  # samples that densities are measured on
 
 
-class NetworkLearner(
-    CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
-):
+class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """An estimator with a network; subclasses know targets, loss and outputs.
 
     They have `_check_targets(X, y, going_on, classes)`, `_n_outputs()`, `_loss()`, `_score(outputs, targets)`,
@@ -99,7 +98,8 @@ class NetworkLearner(
         X : array-like of shape (n, n_features), (n, height, width[, channels]) or (n, time, features)
             Rows, images or sequences; float32 is computed in float32, all else in float64. Rows are images with
             `image_shape`. Arrays of three axes are images if the first layer that moves over positions is a
-            convolution or pooling of two axes, or if there are no `layers`; else sequences.
+            convolution or pooling of two axes, or if there are no `layers`; else sequences. CuPy arrays are trained on
+            where they are.
         y : array-like of shape (n,) or, for regression, (n, n_outputs)
 
         Returns
@@ -107,12 +107,17 @@ class NetworkLearner(
         self
         """
         self._check_parameters()
+        device = resolve_device(self.device, X)
+        with computing_on(device), memory_errors(device, "training a network"):
+            return self._fit(X, y, device)
+
+    def _fit(self, X, y, device):
         X, shape = check_samples(self, X, reset=True)
         going_on = self.warm_start and hasattr(self, "network_")
         targets = self._check_targets(X, y, going_on)
         random_state = check_random_state(self.random_state)
-        self._build(X, shape, random_state, going_on)
-        read, score = reader(X, shape, self.network_.dtype), None
+        self._build(X, shape, random_state, going_on, device)
+        read, score = Batches(X, shape, self.network_.dtype, device), None
         rows = np.arange(len(X))
         if self.early_stopping:
             rows, held = self._split(targets, random_state)
@@ -120,13 +125,13 @@ class NetworkLearner(
         with NetworkReports(self, X, y) as reports:
             history = train(
                 self.network_,
-                lambda chosen: read(rows[chosen]),
+                read.among(rows) if self.early_stopping else read,
                 targets[rows],
                 self._plan(),
                 random_state,
                 score=score,
                 reports=reports,
-                attributes=self._fitted_so_far,
+                attributes=lambda: self._fitted_so_far(device_of(X)),
             )
         kept = going_on and hasattr(self, "loss_curve_")
         self.loss_curve_ = (self.loss_curve_ if kept else []) + history.loss_curve
@@ -138,11 +143,17 @@ class NetworkLearner(
         if not self.warm_start:
             for parameter in self.network_.parameters:
                 parameter.state = {}
-        warn_unfinished(self, history, stacklevel=3)
+        self.network_ = self.network_.to_device(device_of(X))
+        warn_unfinished(self, history, stacklevel=4)
         return self
 
     def _partial_fit(self, X, y, classes=None):
         self._check_parameters()
+        device = resolve_device(self.device, X)
+        with computing_on(device), memory_errors(device, "training a network"):
+            return self._go_on(X, y, classes, device)
+
+    def _go_on(self, X, y, classes, device):
         going_on = hasattr(self, "network_")
         if self.early_stopping:
             raise ValueError("partial_fit has no validation part: early_stopping must be False")
@@ -151,8 +162,8 @@ class NetworkLearner(
         random_state = check_random_state(self.random_state)
         if going_on and isinstance(self.random_state, Integral):  # not the same order in every call
             random_state = np.random.RandomState((int(self.random_state) + self.n_iter_) % 2**32)
-        self._build(X, shape, random_state, going_on)
-        read = reader(X, shape, self.network_.dtype)
+        self._build(X, shape, random_state, going_on, device)
+        read = Batches(X, shape, self.network_.dtype, device)
         plan = self._plan()
         plan.max_iter, plan.n_iter_no_change = 1, None
         if plan.schedule in ("step", "cosine"):
@@ -161,6 +172,7 @@ class NetworkLearner(
         self.loss_curve_ = (self.loss_curve_ if going_on else []) + history.loss_curve
         self.n_iter_ = (self.n_iter_ if going_on else 0) + 1
         self._finish(read, len(X))
+        self.network_ = self.network_.to_device(device_of(X))
         return self
 
     def transform(self, X):
@@ -195,8 +207,8 @@ class NetworkLearner(
             check_number(name, getattr(self, name), 0, of=of)
         check_training(self)
 
-    def _build(self, X, shape, random_state, going_on):
-        """The network, unless the one there is goes on."""
+    def _build(self, X, shape, random_state, going_on, device):
+        """The network, unless the one there is goes on, where it is trained. First weights are drawn on the host."""
         if going_on:
             if shape != self.input_shape_:
                 raise ValueError(
@@ -210,8 +222,9 @@ class NetworkLearner(
                     f"[{', '.join(there)}]: for others, fit with warm_start=False"
                 )
             self.network_.set_threads(thread_count(self.n_jobs))
-            return
-        self.network_, self.input_shape_ = self._new_network(shape, network_dtype(X), random_state), shape
+        else:
+            self.network_, self.input_shape_ = self._new_network(shape, network_dtype(X), random_state), shape
+        self.network_ = self.network_.to_device(device)
 
     def _new_network(self, shape, dtype, random_state):
         """Hidden layers and the output layer, connected, with first weights."""
@@ -242,22 +255,22 @@ class NetworkLearner(
         return plan_of(self, self._loss(), l2=self.alpha)
 
     def _scorer(self, read, held, targets):
-        batches = [held[start : start + _AT_ONCE] for start in range(0, len(held), _AT_ONCE)]
+        batches = [held[part] for part in _parts(len(held), read.device)]
 
         def score(network):
-            return self._score(np.concatenate([network.output(read(rows)) for rows in batches]), targets[held])
+            outputs = np.concatenate([to_host(network.output(read(rows))) for rows in batches])
+            return self._score(outputs, targets[held])
 
         return score
 
-    def _fitted_so_far(self):
-        network = copy.deepcopy(self.network_)
+    def _fitted_so_far(self, home):
+        network = copy.deepcopy(self.network_).to_device(home)
         return {"network_": network, "input_shape_": self.input_shape_, "n_iter_": 1, **self._fitted_targets()}
 
     def _finish(self, read, n_samples):
         """Measure densities, and keep no more than the network stores."""
         chosen = np.linspace(0, n_samples - 1, min(n_samples, _MEASURED)).astype(int)
-        batches = (read(chosen[start : start + _AT_ONCE]) for start in range(0, len(chosen), _AT_ONCE))
-        self.network_.measure_densities(batches)
+        self.network_.measure_densities(read(chosen[part]) for part in _parts(len(chosen), read.device))
         hidden = np.array(self.network_.densities[:-1])
         self.densities_ = hidden[~np.isnan(hidden)]
         self.network_.release()
@@ -277,13 +290,16 @@ class NetworkLearner(
 
     def _outputs(self, X, codes=False):
         check_is_fitted(self)
-        X, shape = check_samples(self, X, reset=False)
-        network = self.network_
-        network.set_threads(thread_count(self.n_jobs))
-        read = reader(X, shape, network.dtype)
-        n_layers = len(network.nodes) - 1 if codes else None
-        parts = [network.output(read(slice(start, start + _AT_ONCE)), n_layers) for start in range(0, len(X), _AT_ONCE)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        device = resolve_device(self.device, X, *(parameter.values for parameter in self.network_.parameters[:1]))
+        with computing_on(device), memory_errors(device, "the outputs of a network"):
+            X, shape = check_samples(self, X, reset=False)
+            self.network_.set_threads(thread_count(self.n_jobs))
+            network = self.network_.to_device(device)
+            read = Batches(X, shape, network.dtype, device)
+            n_layers = len(network.nodes) - 1 if codes else None
+            at_home = to_host if device_of(X) == "cpu" else lambda outputs: outputs
+            parts = [at_home(network.output(read(part), n_layers)) for part in _parts(len(X), device)]
+            return parts[0] if len(parts) == 1 else array_module(parts[0]).concatenate(parts)
 
     @property
     def _n_features_out(self):
@@ -304,3 +320,9 @@ class NetworkLearner(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _parts(n_samples, device):
+    """Slices of samples that are predicted together."""
+    step = _AT_ONCE if device == "cpu" else _AT_ONCE_THERE
+    return [slice(start, min(start + step, n_samples)) for start in range(0, n_samples, step)]

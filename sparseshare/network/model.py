@@ -1,7 +1,10 @@
 """Layers connected one after the other."""
 
+from contextlib import nullcontext
+
 import numpy as np
 
+from sparseshare.devices import array_module, device_of, moved
 from sparseshare.threads import single_threaded_blas
 
 from .layers import Builder, Layer
@@ -153,7 +156,7 @@ class Network:
         caches : list
         """
         caches = []
-        with single_threaded_blas:  # once, not in every node
+        with _blas(x):  # once, not in every node
             for step in self._steps():
                 x, cache = step.forward(x, training, random_state)
                 caches.append(cache)
@@ -171,7 +174,7 @@ class Network:
         -------
         ndarray
         """
-        with single_threaded_blas:
+        with _blas(x):
             for step in joined(self.nodes[:n_layers]):
                 x = step.forward(x)[0]
         return x
@@ -189,7 +192,7 @@ class Network:
         caches : list
             Of `forward`; emptied.
         """
-        with single_threaded_blas:
+        with _blas(dy):
             for step in reversed(self._steps()[self._first :]):
                 dy = step.backward(dy, caches.pop())
 
@@ -197,6 +200,26 @@ class Network:
         """Start new sums."""
         for parameter in self.parameters:
             parameter.reset_gradient()
+
+    @property
+    def device(self):
+        """Where it is computed: "cpu" or "cuda:N"."""
+        return self.parameters[0].device if self.parameters else "cpu"
+
+    def to_device(self, device):
+        """The network on a device.
+
+        Parameters
+        ----------
+        device : str
+            "cpu" or "cuda:N".
+
+        Returns
+        -------
+        Network
+            Itself, if it is there; else a copy, with what an optimizer remembers.
+        """
+        return moved(self, device)
 
     def state(self):
         """Copies of values and patterns, for `restore`."""
@@ -234,7 +257,7 @@ class Network:
         for x in batches:
             number = 0
             for step in (*joined(self.nodes), None):
-                counts[number] += np.count_nonzero(x)
+                counts[number] += int(array_module(x).count_nonzero(x))
                 sizes[number] += x.size
                 number += 1
                 if step is None:
@@ -249,3 +272,8 @@ class Network:
         self.densities = [
             np.nan if node.activation is None else share for node, share in zip(self.nodes, shares[1:], strict=True)
         ]
+
+
+def _blas(x):
+    """BLAS on one thread where the CPU computes."""
+    return single_threaded_blas if device_of(x) == "cpu" else nullcontext()

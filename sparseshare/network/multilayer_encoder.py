@@ -15,10 +15,11 @@ from sparseshare.devices import Movable, resolve_device
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
 from sparseshare.validation import check_bool, check_choice, check_number
 
+from .batches import Batches
 from .chains import check_each, connected, linear_layers
 from .convolutional import Conv
 from .estimators import DeepSparseClassifier
-from .inputs import check_samples, network_dtype, reader
+from .inputs import check_samples, network_dtype
 from .layers import Builder, Dense
 from .multilayer import code, scaled, spread, unrolled
 from .multilayer_layer import MultilayerCoding
@@ -208,7 +209,7 @@ class DeepSparseEncoder(
         operators = self._operators()
         alpha, _, atoms_alpha = self._per_layer(len(operators))
         dtype, random_state = network_dtype(X), check_random_state(self.random_state)
-        read = reader(X, self.input_shape_, dtype)
+        read = Batches(X, self.input_shape_, dtype)
         drawn = np.sort(random_state.permutation(len(X))[:_DRAWN_FROM])
         with single_threaded_blas:
             first = first_weights(operators, read(drawn), alpha, self.positive, random_state)
@@ -432,7 +433,7 @@ class DeepSparseEncoder(
         dtype = network_dtype(X)
         chain = self._chain(dtype)
         infer = self._unrolled(chain, len(chain.operators), learning=False)
-        return X, code(reader(X, shape, dtype)(slice(None)), chain, infer, thread_count(self.n_jobs))
+        return X, code(Batches(X, shape, dtype)(slice(None)), chain, infer, thread_count(self.n_jobs))
 
     def _synthesised(self, codes, chain):
         rebuilt = np.empty((len(codes), *self.input_shape_), codes.dtype)

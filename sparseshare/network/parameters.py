@@ -151,7 +151,7 @@ class Parameter:
         -------
         ndarray of shape (n, n_out)
         """
-        if self._full is None and len(self.shape) == 2:
+        if self._full is None and len(self.shape) == 2 and self.device == "cpu":
             if isinstance(self.pattern, Hashed):
                 return hashed_product(rows, self.values, self.pattern, n_threads)
             if isinstance(self.pattern, Kept):

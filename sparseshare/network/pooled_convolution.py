@@ -4,6 +4,7 @@ from math import gcd, prod
 
 import numpy as np
 
+from sparseshare.devices import array_module, device_of
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads
 
@@ -14,6 +15,7 @@ _GROUPS = 16  # a batch is worked on in so many parts, whatever the number of th
 _STRIP_BYTES = 1 << 15  # of what lies between convolution and pooling, at a time
 _SPARSE_BELOW = 0.35  # density of the input under which skipping its zeros beats a dense product
 _SAMPLED = 256  # rows of a group that the tracking of a density looks at
+_SAMPLED_THERE = 4096  # of a batch on a GPU
 
 
 def joined(nodes):
@@ -56,13 +58,18 @@ class PooledConv:
         """Whether two nodes can be computed as one."""
         if not (isinstance(conv, ConvNode) and isinstance(pool, MaxPoolNode) and pool.window[:2] == pool.window[2:]):
             return False
+        if not conv.activation.pointwise or prod(pool.window[:2]) > 256:  # places in a window are bytes
+            return False
+        if conv.weights.device != "cpu":
+            return True
         lanes = _lanes(conv.weights.values.dtype)
         whole = conv.kernel[1] * conv.image[2] % lanes == 0 or not conv.input_gradient
-        small = prod(pool.window[:2]) <= 256  # places in it are bytes
-        return whole and small and conv.activation.pointwise and conv.output_shape[-1] % lanes == 0
+        return whole and conv.output_shape[-1] % lanes == 0
 
     def forward(self, x, training=False, random_state=None):
         """See `Node.forward`."""
+        if device_of(x) != "cpu":
+            return self._forward_there(x, training)
         conv, activation, window = self.conv, self.conv.activation, self.pool.window[:2]
         weights = aligned(conv.weights.full())
         x = aligned(np.asarray(x, weights.dtype).reshape(-1, *conv.image))  # the kernels take one type
@@ -71,7 +78,7 @@ class PooledConv:
         y = aligned_empty((len(x), n_lines, n_pixels, n_filters), x.dtype)
         place = np.empty(y.shape, np.uint8)
         blocks, tracked = _blocks(len(x)), {}
-        counts = np.zeros(len(blocks), np.int64)
+        counts = [0] * len(blocks)
         strip_rows = prod(window) * n_pixels
         strip = max(1, min(n_lines, _STRIP_BYTES // (strip_rows * n_filters * x.itemsize)))
         kernels = kernels_for("cpu", "pooled_convolution")
@@ -96,11 +103,13 @@ class PooledConv:
             )  # fmt: skip
 
         run_in_threads(work, len(blocks), conv.n_threads)
-        activation.finish(counts.sum(), len(x) * n_lines * strip_rows * n_filters, tracked)
+        activation.finish(counts, len(x) * n_lines * strip_rows * n_filters, tracked)
         return y.reshape(len(x), *self.pool.output_shape), (x, y, place)
 
     def backward(self, dy, cache):
         """See `Node.backward`."""
+        if device_of(dy) != "cpu":
+            return self._backward_there(dy, *cache)
         conv, activation, window = self.conv, self.conv.activation, self.pool.window[:2]
         x, y, place = cache
         dy = np.ascontiguousarray(dy).reshape(y.shape)
@@ -137,6 +146,34 @@ class PooledConv:
             conv.bias.add_gradient(bias_sums.sum(axis=0))
         activation.add_threshold_gradient(threshold_sums.sum(axis=0))
         return dx.reshape(len(x), *conv.input_shape) if conv.input_gradient else None
+
+    def _forward_there(self, x, training):
+        """The same on a GPU, the whole batch at once."""
+        conv, activation, window, xp = self.conv, self.conv.activation, self.pool.window[:2], array_module(x)
+        weights, bias = conv.weights.full(), None if conv.bias is None else conv.bias.full()
+        x = xp.ascontiguousarray(x, weights.dtype).reshape(-1, *conv.image)
+        y = xp.empty((len(x), *self.pool.pooled), x.dtype)
+        place = xp.empty(y.shape, np.uint8)
+        n_patches, every = len(x) * prod(self.pool.pooled[:2]) * prod(window), None
+        if training and activation.tracks:
+            every = _coprime(-(-n_patches // _SAMPLED_THERE), self.pool.pooled[1] * window[1])
+        activation.begin()
+        counts, kept = kernels_for(device_of(x), "pooled_convolution").pooled_patches(
+            x, *conv.before, *conv.grid[:4], *window, weights, bias, activation.thresholds, activation.mode, y, place,
+            every,
+        )  # fmt: skip
+        activation.finish(counts, n_patches * y.shape[-1], dict(enumerate(kept)))
+        return y.reshape(len(x), *self.pool.output_shape), (x, y, place)
+
+    def _backward_there(self, dy, x, y, place):
+        conv, window, xp = self.conv, self.pool.window[:2], array_module(x)
+        slopes = conv.activation.backward_there(dy, y, conv.bias).reshape(y.shape)
+        dx = xp.empty_like(x) if conv.input_gradient else None
+        parts = kernels_for(device_of(x), "pooled_convolution").pooled_gradients(
+            x, *conv.before, *conv.grid[:4], *window, conv.weights.full(), slopes, place, dx
+        )
+        conv.weights.add_gradient_parts(parts)
+        return None if dx is None else dx.reshape(len(x), *conv.input_shape)
 
     def _bias(self, dtype):
         bias = self.conv.bias

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from sparseshare.devices import array_module, device_of
 from sparseshare.kernels.dispatch import kernels_for
-from sparseshare.threads import run_in_threads, single_threaded_blas
 from sparseshare.validation import check_bool, check_number
 
-from .blocks import product, row_blocks
+from .blocks import in_blocks, product, row_blocks
 from .layers import Layer, Node, check_layer
 from .thresholds import activation_of
 
@@ -167,33 +167,41 @@ class _StepsNode(Node):
         for all their gradients. States are filled in step by step, those after the last step too.
         """
         n, n_steps, n_features = x.shape
+        xp = array_module(x)
         weights = [self.weights.full(), self.recurrent.full()]
         if self.bias is not None:
             weights.insert(1, self.bias.full()[None])
-        weights = np.vstack(weights) * scale
-        seen = np.empty((n_steps + 1, n, len(weights)), x.dtype)
+        weights = xp.concatenate(weights) * scale
+        seen = xp.empty((n_steps + 1, n, len(weights)), x.dtype)
         seen[:-1, :, :n_features] = x.transpose(1, 0, 2)
         seen[:-1, :, n_features : -self.n_units] = 1
         seen[0, :, -self.n_units :] = 0
         return seen, weights
 
-    def _in_blocks(self, n_samples, work):
-        """Call `work(block, number of the block)` for samples that go through all steps together, in any thread."""
-        blocks = row_blocks(n_samples)
-        with single_threaded_blas:
-            run_in_threads(lambda i, _: work(blocks[i], i), len(blocks), self.n_threads)
+    def _blocks(self, x):
+        """Samples that go through all steps together: on a GPU all of them."""
+        return row_blocks(len(x)) if device_of(x) == "cpu" else [slice(None)]
+
+    def _in_blocks(self, x, work):
+        """Call `work(block, number of the block)`, on the CPU in any thread."""
+        blocks = self._blocks(x)
+        in_blocks(lambda i, _: work(blocks[i], i), blocks, self.n_threads, device_of(x))
 
     def _output(self, seen):
         states = seen[1:, :, -self.n_units :]
-        return np.array(states.transpose(1, 0, 2) if self.layer.return_sequences else states[-1], order="C")
+        return array_module(seen).array(
+            states.transpose(1, 0, 2) if self.layer.return_sequences else states[-1], order="C"
+        )
 
     def _by_state(self, dy, dz, back, t, block, dh):
         """Write into `dh` the gradient by the state of a step: from the output and from the step after."""
         last = t + 1 == len(dz)
         if not last:
-            np.matmul(dz[t + 1, block], back, out=dh)
-        if self.layer.return_sequences:
-            np.add(0 if last else dh, dy[block, t], out=dh)
+            _product(dz[t + 1, block], back, dh)
+        if self.layer.return_sequences and last:
+            dh[...] = dy[block, t]
+        elif self.layer.return_sequences:
+            dh += dy[block, t]
         elif last:
             dh[...] = dy[block]
 
@@ -202,13 +210,18 @@ class _StepsNode(Node):
         n_steps, n, n_columns = dz.shape
         rows, n_features = dz.reshape(-1, n_columns), self.weights.shape[0]
         met = seen[:-1].reshape(len(rows), seen.shape[2])
-        gradient = np.empty((met.shape[1], n_columns), dz.dtype)
-        width = _COLUMNS if n_columns > _COLUMNS else _COLUMNS // 4  # so that all threads get some
-        parts = [slice(start, start + width) for start in range(0, n_columns, width)]
-        with single_threaded_blas:
-            run_in_threads(
-                lambda i, _: np.matmul(met.T, rows[:, parts[i]], out=gradient[:, parts[i]]), len(parts), self.n_threads
+        if device_of(dz) == "cpu":
+            gradient = np.empty((met.shape[1], n_columns), dz.dtype)
+            width = _COLUMNS if n_columns > _COLUMNS else _COLUMNS // 4  # so that all threads get some
+            parts = [slice(start, start + width) for start in range(0, n_columns, width)]
+            in_blocks(
+                lambda i, _: np.matmul(met.T, rows[:, parts[i]], out=gradient[:, parts[i]]),
+                parts,
+                self.n_threads,
+                "cpu",
             )
+        else:
+            gradient = met.T.dot(rows)
         self.weights.add_gradient(gradient[:n_features])
         self.recurrent.add_gradient(gradient[-self.n_units :])
         if self.bias is not None:
@@ -216,7 +229,15 @@ class _StepsNode(Node):
         if not self.input_gradient:
             return None
         dx = product(rows, self.weights.full().T, self.n_threads).reshape(n_steps, n, n_features)
-        return np.ascontiguousarray(dx.transpose(1, 0, 2))
+        return array_module(dx).ascontiguousarray(dx.transpose(1, 0, 2))
+
+
+def _product(a, b, out):
+    """a @ b into an array: of a GPU by the short way, without the generality of matmul."""
+    if device_of(a) == "cpu":
+        np.matmul(a, b, out=out)
+    else:
+        a.dot(b, out=out)
 
 
 class _RecurrentNode(_StepsNode):
@@ -227,26 +248,33 @@ class _RecurrentNode(_StepsNode):
     def forward(self, x, training=False, random_state=None):
         activation = self.activation
         seen, weights = self._begin(x)
-        states = np.empty((x.shape[1], len(x), self.n_units), x.dtype)
-        n_blocks = len(row_blocks(len(x)))
-        counts, tracked = np.zeros(n_blocks, np.int64), {}
+        states = array_module(x).empty((x.shape[1], len(x), self.n_units), x.dtype)
+        n_blocks = len(self._blocks(x))
+        counts, tracked = [0] * (n_blocks * len(states)), {}
         activation.begin()
 
         def work(block, i):
             for t in range(len(states)):
-                z = np.matmul(seen[t, block], weights, out=states[t, block])
-                counts[i] += activation.apply(z, None, tracked if training else None, t * n_blocks + i)
+                z, number = states[t, block], t * n_blocks + i
+                _product(seen[t, block], weights, z)
+                counts[number] = activation.apply(z, None, tracked if training else None, number)
                 seen[t + 1, block, -self.n_units :] = z
 
-        self._in_blocks(len(x), work)
-        activation.finish(counts.sum(), states.size, tracked)
+        self._in_blocks(x, work)
+        activation.finish(counts, states.size, tracked)
         return self._output(seen), (seen, states)
 
     def backward(self, dy, cache):
         seen, states = cache
-        activation, back = self.activation, np.ascontiguousarray(self.recurrent.full().T)
-        n_blocks = len(row_blocks(len(dy)))
-        dz = np.empty_like(states)
+        xp, activation = array_module(dy), self.activation
+        back, dz = xp.ascontiguousarray(self.recurrent.full().T), xp.empty_like(states)
+        if xp is not np:
+            dh = xp.empty_like(states[0])
+            for t in range(len(states) - 1, -1, -1):
+                self._by_state(dy, dz, back, t, slice(None), dh)
+                dz[t] = activation.backward_there(dh, states[t], None)
+            return self._finish(seen, dz)
+        n_blocks = len(self._blocks(dy))
         sums = np.zeros((n_blocks, self.n_units), dz.dtype)
         threshold_sums = np.zeros((n_blocks, self.n_units if activation.learned else 0), dz.dtype)
 
@@ -256,7 +284,7 @@ class _RecurrentNode(_StepsNode):
                 self._by_state(dy, dz, back, t, block, dh)
                 activation.differentiate(dh, states[t, block], dz[t, block], sums[i], threshold_sums[i])
 
-        self._in_blocks(len(dy), work)
+        self._in_blocks(dy, work)
         activation.add_threshold_gradient(threshold_sums.sum(axis=0))
         return self._finish(seen, dz)
 
@@ -274,37 +302,35 @@ class _LSTMNode(_StepsNode):
     def forward(self, x, training=False, random_state=None):
         seen, weights = self._begin(x, self._scale)
         n_units, first = self.n_units, len(weights) - self.n_units
-        shape = (x.shape[1], len(x), n_units)
-        gates = np.empty((*shape[:2], 4 * n_units), x.dtype)
-        memories, shown = np.empty(shape, x.dtype), np.empty(shape, x.dtype)
-        kernels = kernels_for("cpu", "recurrent")
+        shape, xp = (x.shape[1], len(x), n_units), array_module(x)
+        gates = xp.empty((*shape[:2], 4 * n_units), x.dtype)
+        memories, shown = xp.empty(shape, x.dtype), xp.empty(shape, x.dtype)
+        lstm_step = kernels_for(device_of(x), "recurrent").lstm_step
 
         def work(block, i):
-            before = np.zeros_like(memories[0, block])
+            before = xp.zeros_like(memories[0, block])
             for t in range(len(gates)):
-                z, memory, tanh = gates[t, block], memories[t, block], shown[t, block]
-                np.matmul(seen[t, block], weights, out=z)
-                np.tanh(z, out=z)
-                kernels.lstm_memory(z, before, memory)
-                np.tanh(memory, out=tanh)
-                kernels.lstm_state(z, tanh, seen[t + 1, block], first)
+                z, memory = gates[t, block], memories[t, block]
+                _product(seen[t, block], weights, z)
+                lstm_step(z, before, memory, shown[t, block], seen[t + 1, block], first)
                 before = memory
 
-        self._in_blocks(len(x), work)
+        self._in_blocks(x, work)
         return self._output(seen), (seen, gates, memories, shown)
 
     def backward(self, dy, cache):
         seen, gates, memories, shown = cache
-        back = np.ascontiguousarray(self.recurrent.full().T)
-        dz = np.empty_like(gates)
-        lstm_gradient = kernels_for("cpu", "recurrent").lstm_gradient
+        xp = array_module(dy)
+        back = xp.ascontiguousarray(self.recurrent.full().T)
+        dz = xp.empty_like(gates)
+        lstm_gradient = kernels_for(device_of(dy), "recurrent").lstm_gradient
 
         def work(block, i):
-            dh, dc, none = np.empty_like(shown[0, block]), *(np.zeros_like(shown[0, block]) for _ in range(2))
+            dh, dc, none = xp.empty_like(shown[0, block]), *(xp.zeros_like(shown[0, block]) for _ in range(2))
             for t in range(len(shown) - 1, -1, -1):
                 self._by_state(dy, dz, back, t, block, dh)
                 before = memories[t - 1, block] if t else none
                 lstm_gradient(dh, gates[t, block], before, shown[t, block], dc, dz[t, block])
 
-        self._in_blocks(len(dy), work)
+        self._in_blocks(dy, work)
         return self._finish(seen, dz)

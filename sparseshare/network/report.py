@@ -153,6 +153,7 @@ def parameter_report(estimator):
     network = estimator if isinstance(estimator, Network) else getattr(estimator, "network_", None)
     if not isinstance(network, Network):
         raise ValueError(f"parameter_report is for a fitted network or a Network, got {estimator!r}")
+    network = network.to_device("cpu")
     layers, seen = [], set()
     unknown = [np.nan] * len(network.nodes)
     for node, input_shape, density, input_density in zip(

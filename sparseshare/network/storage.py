@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sparseshare.devices import moved
 from sparseshare.version import __version__
 
 from . import attention, convolutional, layers, multilayer_layer, recurrent, sharing
@@ -63,6 +64,7 @@ def save(estimator, path):
     name = type(estimator).__name__
     if _ESTIMATORS.get(name) is not type(estimator) or not hasattr(estimator, "network_"):
         raise ValueError(f"save is for a fitted {' or '.join(_ESTIMATORS)}, got {estimator!r}")
+    estimator = moved(estimator, "cpu")
     arrays, network = {}, estimator.network_
     header = {
         "format": _FORMAT,

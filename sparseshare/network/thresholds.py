@@ -4,6 +4,7 @@ from math import prod
 
 import numpy as np
 
+from sparseshare.devices import array_module, device_of
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads
 from sparseshare.validation import check_choice, check_number
@@ -19,6 +20,8 @@ _BLOCK = 1 << 16  # entries that one call of a kernel works on
 _SAMPLED = 256  # rows of a block whose magnitudes the tracking of a density looks at
 _INSTEAD = {"relu": ": the nearest to 'relu' is 'soft_nonnegative', max(z - threshold, 0)"}
 _RATE = 0.1  # how far a threshold moves towards the quantile of one more batch
+_SAMPLED_THERE = 4096  # rows of a batch that a GPU looks at
+_COUNTED = 64  # batches whose counts a GPU adds up together
 
 
 def activation_of(layer, output_shape, builder, parameters):
@@ -158,10 +161,8 @@ class Activation:
     ----------
     kind : str
         One of `ACTIVATIONS`.
-    measured_density : float
-        Share of non-zero activations in the last batch; NaN before.
-    n_nonzero, n_values : int
-        Non-zero and all activations since `reset_counts`; their ratio is the running density.
+    n_values : int
+        Activations since `reset_counts`; the share of `n_nonzero` in them is the running density.
     density : float or None
         Share that thresholds are moved to.
     learned : bool
@@ -176,13 +177,25 @@ class Activation:
         self.thresholds = np.zeros(n_units, builder.dtype)
         self.mode = _MODES.get(kind, _LINEAR)
         self._no_bias = np.zeros(n_units, builder.dtype)
-        self.measured_density = np.nan
+        self._counted = None, 0
         self.reset_counts()
 
     @property
     def tracks(self):
         """Whether training moves thresholds by what `finish` is given."""
         return self.density is not None
+
+    @property
+    def measured_density(self):
+        """Share of non-zero activations in the last batch; counts of a GPU come to the host only here."""
+        n_nonzero, n_values = self._counted
+        return _total(n_nonzero) / n_values if n_values else np.nan
+
+    @property
+    def n_nonzero(self):
+        """Non-zero activations since `reset_counts`."""
+        self._n_nonzero, self._waiting = self._n_nonzero + _total(self._waiting), []
+        return self._n_nonzero
 
     def limits(self):
         """The activation of z as ``z - above`` for z > high, ``z - below`` for z < low, 0 between.
@@ -207,7 +220,8 @@ class Activation:
 
     def reset_counts(self):
         """Start counting anew."""
-        self.n_nonzero = self.n_values = 0
+        self._n_nonzero = self.n_values = 0
+        self._waiting = []  # counts on a GPU that have not been added up
 
     @property
     def running_density(self):
@@ -231,15 +245,15 @@ class Activation:
         cache : object
             For `backward`.
         """
-        z = np.ascontiguousarray(z)
+        z = array_module(z).ascontiguousarray(z)
         blocks, tracked = _blocks(z), {}
-        counts = np.zeros(len(blocks), np.int64)
+        counts = [0] * len(blocks)
 
         def work(i, worker):
             counts[i] = self.apply(z[blocks[i]], bias, tracked if training else None, i)
 
         run_in_threads(work, len(blocks), self.n_threads)
-        self.finish(counts.sum(), z.size, tracked)
+        self.finish(counts, z.size, tracked)
         return z, z
 
     def apply(self, z, bias=None, tracked=None, place=0):
@@ -257,12 +271,12 @@ class Activation:
 
         Returns
         -------
-        int
-            Number of non-zeros.
+        int or array
+            Number of non-zeros; on a GPU counts that add up to it.
         """
-        bias = self._no_bias if bias is None else bias
-        rows = z.reshape(-1, self.n_units)
-        return kernels_for("cpu", "activations").activate(rows, bias, self.thresholds, self.mode)
+        rows, device = z.reshape(-1, self.n_units), device_of(z)
+        bias = self._no_bias if bias is None and device == "cpu" else bias
+        return kernels_for(device, "activations").activate(rows, bias, self.thresholds, self.mode)
 
     def begin(self):
         """Take up changes of the parameters, before the first block of a batch."""
@@ -272,13 +286,22 @@ class Activation:
 
         Parameters
         ----------
-        n_nonzero, n_values : int
+        n_nonzero : int or list
+            Of the whole batch, or what `apply` has returned for its blocks.
+        n_values : int
             Of the whole batch.
         tracked : dict
             What `apply` has filled; empty outside of training.
         """
-        self.measured_density = n_nonzero / n_values if n_values else np.nan
-        self.n_nonzero += int(n_nonzero)
+        n_nonzero = n_nonzero if isinstance(n_nonzero, list) else [n_nonzero]
+        if any(device_of(count) != "cpu" for count in n_nonzero):
+            if len(self._waiting) >= _COUNTED:
+                self._waiting = [_added(self._waiting)]
+            self._waiting += n_nonzero
+        else:
+            n_nonzero = int(sum(n_nonzero))
+            self._n_nonzero += n_nonzero
+        self._counted = n_nonzero, n_values
         self.n_values += int(n_values)
 
     def backward(self, da, cache, sums=None):
@@ -287,6 +310,7 @@ class Activation:
         Parameters
         ----------
         da : ndarray of shape (n_samples, ..., n_units)
+            On the CPU; `backward_there` is for a GPU.
         cache : object
         sums : ndarray of shape (n_units,) or None, default=None
             The gradient by the bias is added to it.
@@ -310,8 +334,37 @@ class Activation:
         self.add_threshold_gradient(threshold_parts.sum(axis=0))
         return dz
 
+    def backward_there(self, da, a, bias):
+        """Gradient by z on a GPU; bias and thresholds add theirs, in parts that nobody has added up yet.
+
+        Parameters
+        ----------
+        da, a : arrays of shape (n_samples, ..., n_units)
+        bias : Parameter or None
+
+        Returns
+        -------
+        array of shape (n_rows, n_units)
+            `da` itself, in that shape, where the activation changes nothing.
+        """
+        xp, kernels = array_module(da), kernels_for(device_of(da), "activations")
+        da, a = (xp.ascontiguousarray(array).reshape(-1, self.n_units) for array in (da, a))
+        shape = kernels.sum_parts(*a.shape), self.n_units
+        mode = kernels.TANH if self.kind == "tanh" else self.mode
+        dz = da if mode == _LINEAR else xp.empty_like(da)
+        bias_parts = None if bias is None else xp.empty(shape, a.dtype)
+        threshold_parts = xp.empty(shape, a.dtype) if self.learned else None
+        if dz is not da or bias is not None:
+            written = None if dz is da else dz
+            kernels.activation_gradient(da, a, self.thresholds, mode, written, bias_parts, threshold_parts)
+        if bias is not None:
+            bias.add_gradient_parts(bias_parts)
+        if self.learned:
+            self.parameter.add_gradient_parts(threshold_parts)
+        return dz
+
     def differentiate(self, da, a, dz, bias_sums, threshold_sums):
-        """Gradient by z for some samples.
+        """Gradient by z for some samples, on the CPU.
 
         Parameters
         ----------
@@ -347,7 +400,7 @@ class Threshold(Activation):
 
     def __init__(self, kind, n_units, builder, parameter):
         super().__init__(kind, n_units, builder)
-        self.parameter = parameter
+        self.parameter, self.found = parameter, False
 
     def begin(self):
         """See `Activation`."""
@@ -360,13 +413,16 @@ class Threshold(Activation):
 
     def apply(self, z, bias=None, tracked=None, place=0):
         """See `Activation`."""
+        on_cpu = device_of(z) == "cpu"
         if tracked is not None and self.density is not None:
             rows = z.reshape(-1, self.n_units)
-            if len(rows) > _SAMPLED:
+            if not on_cpu:
+                rows = rows[:: -(-len(rows) // _SAMPLED_THERE)]
+            elif len(rows) > _SAMPLED:
                 rows = rows[np.random.RandomState(place % 2**32).randint(len(rows), size=_SAMPLED)]
             tracked[place] = rows if bias is None else rows + bias
-            if tracked[place].base is not None:
-                tracked[place] = tracked[place].copy()
+            if bias is None:  # a view of what is overwritten now
+                tracked[place] = rows.copy()
         return super().apply(z, bias)
 
     def finish(self, n_nonzero, n_values, tracked=()):
@@ -374,13 +430,28 @@ class Threshold(Activation):
         super().finish(n_nonzero, n_values, tracked)
         if not tracked:
             return
-        z = np.concatenate([tracked[place] for place in sorted(tracked)])
+        xp = array_module(self.parameter.values)
+        z = [tracked[place] for place in sorted(tracked)]
+        z = xp.concatenate(z) if len(z) > 1 else xp.ascontiguousarray(z[0])
+        if xp is not np:
+            self._move_there(z)
+            return
         size = z if self.kind == "soft_nonnegative" else np.abs(z, out=z)
         values = self.parameter.values
         wanted = np.quantile(size, 1 - self.density, axis=0 if values.size == self.n_units > 1 else None)
         wanted = np.maximum(wanted, 0)
         # No threshold yet: there is nothing to move slowly from.
         values += (wanted - values) * (_RATE if values.any() else 1)
+        self.parameter.changed()
+
+    def _move_there(self, z):
+        """The same on a GPU; the host asks once whether there are thresholds yet, and not in every batch."""
+        values = self.parameter.values
+        self.found = self.found or bool(values.any())
+        kernels_for(device_of(z), "activations").move_thresholds(
+            z, self.kind == "soft_nonnegative", self.density, _RATE if self.found else 1, values
+        )
+        self.found = True
         self.parameter.changed()
 
     def add_threshold_gradient(self, gradient):
@@ -407,9 +478,13 @@ class TopK(Activation):
 
     def apply(self, z, bias=None, tracked=None, place=0):
         """See `Activation`."""
+        device, rows = device_of(z), z.reshape(len(z), -1)
+        kernels = kernels_for(device, "activations")
+        if device != "cpu":
+            return kernels.keep_largest(rows, bias, self.n_units, self.k)
         if bias is not None:
             z += bias
-        return kernels_for("cpu", "activations").keep_largest(z.reshape(len(z), -1), self.k)
+        return kernels.keep_largest(rows, self.k)
 
 
 class Tanh(Activation):
@@ -419,10 +494,13 @@ class Tanh(Activation):
 
     def apply(self, z, bias=None, tracked=None, place=0):
         """See `Activation`."""
+        rows, device = z.reshape(-1, self.n_units), device_of(z)
+        if device != "cpu":
+            return kernels_for(device, "activations").tanh_activate(rows, bias)
         if bias is not None:
             z += bias
         np.tanh(z, out=z)
-        return kernels_for("cpu", "sparse_products").count_nonzeros(z.reshape(-1, self.n_units))
+        return kernels_for("cpu", "sparse_products").count_nonzeros(rows)
 
     def differentiate(self, da, a, dz, bias_sums, threshold_sums):
         """See `Activation`."""
@@ -430,7 +508,25 @@ class Tanh(Activation):
         kernels_for("cpu", "recurrent").tanh_gradient(*flat, bias_sums)
 
 
+def _added(counts):
+    """Counts on a GPU as one of them."""
+    xp = array_module(counts[0])
+    return xp.concatenate([count.reshape(-1) for count in counts]).sum(dtype=np.int64)
+
+
+def _total(counts):
+    """A number from one, or from counts that are still on a GPU."""
+    if isinstance(counts, list):
+        return int(_added(counts)) if counts else 0
+    return counts
+
+
 def _blocks(z):
-    """Slices of whole samples, of a size that does not depend on the number of threads: nor do sums over them."""
+    """Slices of whole samples, of a size that does not depend on the number of threads: nor do sums over them.
+
+    A GPU takes all at once.
+    """
+    if device_of(z) != "cpu":
+        return [slice(0, len(z))]
     step = max(1, _BLOCK * len(z) // max(z.size, 1))
     return [slice(start, start + step) for start in range(0, len(z), step)]

@@ -1,6 +1,11 @@
-"""What an unrolled sparse coder is trained to make small: its objective, or the distance to exact codes."""
+"""What an unrolled sparse coder is trained to make small: its objective, or the distance to exact codes.
+
+On a GPU the value of a loss stays there, as an array of one entry.
+"""
 
 import numpy as np
+
+from sparseshare.devices import array_module, device_of, to_device
 
 from .blocks import product
 
@@ -38,10 +43,11 @@ class StepLoss:
         n, n_steps, n_components = outputs.shape
         weights = float(self.discount) ** np.arange(n_steps)[::-1]
         weights /= weights.sum()
-        gradient, total = np.empty((n_steps, n, n_components), outputs.dtype), 0.0
-        for t, weight in enumerate(weights):
-            loss, slope = self.loss(np.ascontiguousarray(outputs[:, t]), targets)
-            np.multiply(slope, slope.dtype.type(weight), out=gradient[t])
+        xp = array_module(outputs)
+        gradient, total = xp.empty((n_steps, n, n_components), outputs.dtype), 0.0
+        for t, weight in enumerate(weights.tolist()):
+            loss, slope = self.loss(xp.ascontiguousarray(outputs[:, t]), targets)
+            xp.multiply(slope, slope.dtype.type(weight), out=gradient[t])
             total += weight * loss
         return total, gradient.transpose(1, 0, 2)
 
@@ -72,7 +78,7 @@ class CodeError:
         """
         gradient = outputs - targets
         weight = 1 / (len(outputs) * self.scale)
-        loss = weight * float(np.einsum("ij,ij->", gradient, gradient, dtype=np.float64))
+        loss = weight * _square(gradient)
         gradient *= gradient.dtype.type(2 * weight)
         return loss, gradient
 
@@ -106,13 +112,13 @@ class LassoObjective:
         loss : float
         gradient : ndarray of shape (n, n_components)
         """
+        self.dictionary = to_device(self.dictionary, device_of(outputs))
         residuals = product(outputs, self.dictionary, self.n_threads)
         residuals -= targets
-        fit = 0.5 * float(np.einsum("ij,ij->", residuals, residuals, dtype=np.float64))
-        loss = fit + self.alpha * float(np.abs(outputs).sum(dtype=np.float64))
+        loss = 0.5 * _square(residuals) + self.alpha * _value(abs(outputs).sum(dtype=np.float64))
         gradient = product(residuals, self.dictionary.T, self.n_threads)
         scalar, weight = gradient.dtype.type, 1 / (len(outputs) * self.scale)
-        gradient += scalar(self.alpha) * np.sign(outputs)
+        gradient += array_module(outputs).sign(outputs) * scalar(self.alpha)
         gradient *= scalar(weight)
         return weight * loss, gradient
 
@@ -120,9 +126,21 @@ class LassoObjective:
 def objective(X, codes, dictionary, alpha):
     """Sum over the signals of 0.5 |x - z D|^2 + alpha |z|_1."""
     residuals = X - codes @ dictionary
-    return 0.5 * float((residuals**2).sum()) + alpha * float(np.abs(codes).sum())
+    return 0.5 * float((residuals**2).sum()) + alpha * float(abs(codes).sum())
 
 
 def mean_square(rows):
     """Mean over the rows of their squared norm."""
-    return float(np.einsum("ij,ij->", rows, rows, dtype=np.float64)) / len(rows)
+    return float(_square(rows)) / len(rows)
+
+
+def _square(rows):
+    """Squared norm in float64."""
+    if device_of(rows) != "cpu":
+        return array_module(rows).square(rows, dtype=np.float64).sum()
+    return float(np.einsum("ij,ij->", rows, rows, dtype=np.float64))
+
+
+def _value(total):
+    """A sum as a float, or where it is on a GPU."""
+    return float(total) if device_of(total) == "cpu" else total

@@ -4,12 +4,13 @@ from math import sqrt
 
 import numpy as np
 
+from sparseshare.devices import array_module, device_of, to_host
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.optimization.lipschitz import largest_eigenvalue
-from sparseshare.threads import run_in_threads, single_threaded_blas
+from sparseshare.threads import single_threaded_blas
 from sparseshare.validation import check_bool, check_choice, check_dictionary, check_number
 
-from .blocks import product, row_blocks, transposed_product
+from .blocks import in_blocks, product, row_blocks, transposed_product
 from .layers import Layer, Node
 from .parameters import Parameter
 from .unrolled_codes import unrolled_codes
@@ -65,7 +66,7 @@ class UnrolledISTA(Layer):
 
     def connect(self, input_shape, builder):
         """See `Layer`."""
-        dictionary = check_dictionary(self.dictionary)
+        dictionary = check_dictionary(to_host(self.dictionary))
         check_number("alpha", self.alpha, 0, of="UnrolledISTA")
         check_number("n_steps", self.n_steps, 1, integer=True, of="UnrolledISTA")
         check_choice("weights", self.weights, WEIGHTS, of="UnrolledISTA")
@@ -188,7 +189,7 @@ class _UnrolledNode(Node):
     def _thresholds(self):
         """Of every step, (n_steps, n_components); rows of one array where they are tied."""
         values = self.parameters["threshold"].values * self.first_thresholds
-        return np.broadcast_to(values, (self.n_steps, self.n_components))
+        return array_module(values).broadcast_to(values, (self.n_steps, self.n_components))
 
     def momenta(self):
         """Momentum of every step.
@@ -201,7 +202,8 @@ class _UnrolledNode(Node):
         if not self.layer.accelerate:
             return None
         values = self.parameters["momenta"].values if self.n_steps > 1 else self.first_thresholds[:0]
-        return np.concatenate([np.zeros_like(values, shape=1), values])
+        xp = array_module(values)
+        return xp.concatenate([xp.zeros(1, values.dtype), values])
 
     def step_weights(self, step):
         """W, S and theta of a step, numbered from 0.
@@ -230,12 +232,13 @@ class _UnrolledNode(Node):
     def _pass(self, x):
         """Weights, codes before and after every step, where steps start, and what `_advance` keeps, for `backward`."""
         weights, thresholds, momenta, n = self._prepared(), self._thresholds(), self.momenta(), len(x)
-        states = np.empty((self.n_steps + 1, n, self.n_components), x.dtype)
+        device, xp = device_of(x), array_module(x)
+        states = xp.empty((self.n_steps + 1, n, self.n_components), x.dtype)
         states[0] = 0
-        points = states[:-1] if momenta is None else np.zeros_like(states[:-1])
-        kept = np.empty((self.n_steps, n, x.shape[1] if self.keeps_residuals else 0), x.dtype)
-        blocks, no_bias = row_blocks(n), np.zeros(self.n_components, x.dtype)
-        kernels = kernels_for("cpu", "activations")
+        points = states[:-1] if momenta is None else xp.zeros_like(states[:-1])
+        kept = xp.empty((self.n_steps, n, x.shape[1] if self.keeps_residuals else 0), x.dtype)
+        blocks, no_bias = _blocks(n, device), np.zeros(self.n_components, x.dtype) if device == "cpu" else None
+        kernels = kernels_for(device, "activations")
 
         def work(i, worker):
             rows = blocks[i]
@@ -246,35 +249,33 @@ class _UnrolledNode(Node):
                 self._advance(t, weights, x[rows], points[t, rows], z, kept[t, rows])
                 kernels.activate(z, no_bias, thresholds[t], self.mode)
 
-        with single_threaded_blas:
-            run_in_threads(work, len(blocks), self.n_threads)
+        in_blocks(work, blocks, self.n_threads, device)
         return weights, states, points, kept, thresholds
 
     def backward(self, dy, cache):
         """See `Node`."""
         x, passed = cache
         weights, states, points, kept, thresholds = self._pass(x) if passed is None else passed
-        momenta = self.momenta()
-        gradients = np.empty_like(states[1:])
-        dx = np.zeros_like(x) if self.input_gradient else None
-        blocks = row_blocks(len(x))
-        sums = np.zeros((len(blocks), self.n_components), x.dtype)
-        threshold_sums = np.zeros((len(blocks), self.n_steps, self.n_components), x.dtype)
-        momentum_sums = np.zeros((len(blocks), self.n_steps))
-        kernels = kernels_for("cpu", "activations")
+        momenta, device, xp = self.momenta(), device_of(x), array_module(x)
+        gradients = xp.empty_like(states[1:])
+        dx = xp.zeros_like(x) if self.input_gradient else None
+        blocks, kernels = _blocks(len(x), device), kernels_for(device, "activations")
+        # By step and unit, in parts that are added up at the end: a block's on the CPU, some rows' on a GPU.
+        n_parts = len(blocks) if device == "cpu" else kernels.sum_parts(len(x), self.n_components)
+        sums = np.zeros((len(blocks), self.n_components), x.dtype) if device == "cpu" else [None]
+        threshold_sums = xp.zeros((self.n_steps, n_parts, self.n_components), x.dtype)
+        momentum_sums = xp.zeros((len(blocks), self.n_steps))
 
         def work(i, worker):
             rows = blocks[i]
             every = dy.ndim == 3
-            slope, carried = np.ascontiguousarray(dy[rows, -1] if every else dy[rows]), None
+            slope, carried = xp.ascontiguousarray(dy[rows, -1] if every else dy[rows]), None
             for t in reversed(range(self.n_steps)):
-                dz = gradients[t, rows]
-                kernels.activation_gradient(
-                    slope, states[t + 1, rows], thresholds[t], self.mode, dz, sums[i], threshold_sums[i, t]
-                )
+                dz, parts = gradients[t, rows], threshold_sums[t, i] if device == "cpu" else threshold_sums[t]
+                kernels.activation_gradient(slope, states[t + 1, rows], thresholds[t], self.mode, dz, sums[i], parts)
                 slope = self._retreat(t, weights, dz, None if dx is None else dx[rows])
                 if momenta is not None and t:
-                    momentum_sums[i, t] = np.vdot(slope, states[t, rows] - states[t - 1, rows])
+                    momentum_sums[i, t] = xp.vdot(slope, states[t, rows] - states[t - 1, rows])
                     earlier = -momenta[t] * slope  # for the codes before those that the step starts from
                     slope = (1 + momenta[t]) * slope
                     if carried is not None:
@@ -284,20 +285,21 @@ class _UnrolledNode(Node):
                     slope += dy[rows, t - 1]
 
         with single_threaded_blas:
-            run_in_threads(work, len(blocks), self.n_threads)
+            in_blocks(work, blocks, self.n_threads, device)
             self._add_gradients(x, points, kept, gradients)
-        by_step = threshold_sums.sum(axis=0) * self.first_thresholds
+        by_step = threshold_sums.sum(axis=1) * self.first_thresholds
         self.parameters["threshold"].add_gradient(by_step.sum(axis=0, keepdims=True) if self.n_sets == 1 else by_step)
         if "momenta" in self.parameters:
             self.parameters["momenta"].add_gradient(momentum_sums.sum(axis=0)[1:].astype(x.dtype))
         return dx
 
     def codes(self, x, n_steps=None, sparse=False, n_sweeps=0):
-        """Codes of signals after all steps or the first few.
+        """Codes of signals after all steps or the first few, computed where the weights are.
 
         Parameters
         ----------
-        x : ndarray of shape (n_samples, n_features)
+        x : array of shape (n_samples, n_features)
+            Of the host, or of that device.
         n_steps : int or None, default=None
         sparse : bool, default=False
         n_sweeps : int, default=0
@@ -338,17 +340,17 @@ class _FreeNode(_UnrolledNode):
     def _prepared(self):
         """(W, S) of every step."""
         scalar = self.dictionary.dtype.type
-        inputs = list(scalar(self.units[0]) * self.weights.values)
+        inputs = list(self.weights.values * scalar(self.units[0]))
         recurrent = []
         for values in () if self.recurrent is None else self.recurrent.values:
-            recurrent.append(scalar(-self.units[1]) * values)
-            recurrent[-1].flat[:: self.n_components + 1] += 1
+            recurrent.append(_with_identity(values * scalar(-self.units[1])))
         if self.n_sets == 1:
             return list(zip(inputs * self.n_steps, (recurrent * self.n_steps or [None])[: self.n_steps], strict=True))
         return list(zip(inputs, [recurrent[0] if recurrent else None, *recurrent], strict=True))
 
     def _steps(self, n_steps):
-        thresholds, zeros = self._thresholds(), np.zeros((self.n_components,) * 2, self.dictionary.dtype)
+        thresholds = self._thresholds()
+        zeros = array_module(self.dictionary).zeros((self.n_components,) * 2, self.dictionary.dtype)
         one = self.dictionary.dtype.type(1)
         return [
             (inputs, one, zeros if recurrent is None else recurrent, thresholds[t])
@@ -357,7 +359,7 @@ class _FreeNode(_UnrolledNode):
 
     def _advance(self, t, weights, x, before, z, kept):
         inputs, recurrent = weights[t]
-        np.matmul(x, inputs, out=z)
+        array_module(x).matmul(x, inputs, out=z)
         if t:
             z += before @ recurrent
 
@@ -368,7 +370,7 @@ class _FreeNode(_UnrolledNode):
         return dz @ recurrent.T if t else None
 
     def _add_gradients(self, x, points, kept, gradients):
-        scalar = self.dictionary.dtype.type
+        scalar, xp = self.dictionary.dtype.type, array_module(x)
         if self.n_sets == 1:
             by_inputs = [transposed_product(x, gradients.sum(axis=0), self.n_threads)]
             rows = [array.reshape(-1, self.n_components) for array in (points[1:], gradients[1:])]
@@ -378,9 +380,9 @@ class _FreeNode(_UnrolledNode):
             by_recurrent = [
                 transposed_product(z, dz, self.n_threads) for z, dz in zip(points[1:], gradients[1:], strict=True)
             ]
-        self.weights.add_gradient(scalar(self.units[0]) * np.array(by_inputs))
+        self.weights.add_gradient(xp.stack(by_inputs) * scalar(self.units[0]))
         if self.recurrent is not None:
-            self.recurrent.add_gradient(scalar(-self.units[1]) * np.array(by_recurrent))
+            self.recurrent.add_gradient(xp.stack(by_recurrent) * scalar(-self.units[1]))
 
 
 class _ResidualNode(_UnrolledNode):
@@ -396,7 +398,7 @@ class _ResidualNode(_UnrolledNode):
 
     def _prepared(self):
         """V of every step."""
-        return self.dictionary.dtype.type(self.unit) * self.weights.values
+        return self.weights.values * self.dictionary.dtype.type(self.unit)
 
     def _steps(self, n_steps):
         thresholds, one = self._thresholds(), self.dictionary.dtype.type(1)
@@ -407,17 +409,16 @@ class _ResidualNode(_UnrolledNode):
         ]
 
     def _beside(self, inputs):
-        recurrent = product(self.dictionary, -inputs, self.n_threads)
-        recurrent.flat[:: self.n_components + 1] += 1
-        return recurrent
+        return _with_identity(product(self.dictionary, -inputs, self.n_threads))
 
     def _advance(self, t, weights, x, before, z, kept):
+        xp = array_module(x)
         if t:
-            np.matmul(before, self.dictionary, out=kept)
-            np.subtract(x, kept, out=kept)
+            xp.matmul(before, self.dictionary, out=kept)
+            xp.subtract(x, kept, out=kept)
         else:
             kept[:] = x
-        np.matmul(kept, weights[t], out=z)
+        xp.matmul(kept, weights[t], out=z)
         if t:
             z += before
 
@@ -429,7 +430,7 @@ class _ResidualNode(_UnrolledNode):
 
     def _add_gradients(self, x, points, kept, gradients):
         by_weights = [transposed_product(r, dz, self.n_threads) for r, dz in zip(kept, gradients, strict=True)]
-        self.weights.add_gradient(self.dictionary.dtype.type(self.unit) * np.array(by_weights))
+        self.weights.add_gradient(array_module(x).stack(by_weights) * self.dictionary.dtype.type(self.unit))
 
 
 class _AnalyticNode(_ResidualNode):
@@ -446,21 +447,33 @@ class _AnalyticNode(_ResidualNode):
         return self.layer.alpha * self.unit * ratios
 
     def _prepared(self):
-        return [scale * self.analytic for scale in self._scaled_lengths()]
+        return list(self._scaled_lengths()[:, None, None] * self.analytic)
 
     def _scaled_lengths(self):
-        return self.dictionary.dtype.type(self.unit) * self.lengths.values
+        return self.lengths.values * self.dictionary.dtype.type(self.unit)
 
     def _steps(self, n_steps):
         thresholds = self._thresholds()
         return [
             (self.analytic, scale, self._beside(scale * self.analytic), thresholds[t])
-            for t, scale in enumerate(self._scaled_lengths()[:n_steps])
+            for t, scale in enumerate(to_host(self._scaled_lengths())[:n_steps])
         ]
 
     def _add_gradients(self, x, points, kept, gradients):
         sums = [(product(r, self.analytic, self.n_threads) * dz).sum() for r, dz in zip(kept, gradients, strict=True)]
-        self.lengths.add_gradient(self.dictionary.dtype.type(self.unit) * np.array(sums))
+        self.lengths.add_gradient(array_module(x).stack(sums) * self.dictionary.dtype.type(self.unit))
+
+
+def _blocks(n_samples, device):
+    """Samples that are worked on together: a GPU takes all."""
+    return row_blocks(n_samples) if device == "cpu" else [slice(0, n_samples)]
+
+
+def _with_identity(matrix):
+    """A square matrix plus the identity, in place."""
+    every = array_module(matrix).arange(len(matrix))
+    matrix[every, every] += 1
+    return matrix
 
 
 _NODES = {"tied": _FreeNode, "untied": _FreeNode, "coupled": _ResidualNode, "analytic": _AnalyticNode}

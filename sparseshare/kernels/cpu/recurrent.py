@@ -3,6 +3,8 @@
 Hyperbolic tangents are taken between these by NumPy, which has them in vectors.
 """
 
+import numpy as np
+
 from .jit import kernel
 from .thresholding import soft_threshold
 
@@ -46,6 +48,22 @@ def lstm_state(gates, shown, seen, first):
         o, s, state = gates[n, 3 * n_units :], shown[n], seen[n, first:]
         for k in range(n_units):
             state[k] = o[k] * s[k]
+
+
+def lstm_step(gates, before, memory, shown, seen, first):
+    """A step of an LSTM from what its gates add up.
+
+    Parameters
+    ----------
+    gates : (N, 4 K) array; in: z, halved for the gates i, f and o; out: i, f, g, o
+    before, memory : as in `lstm_memory`
+    shown : (N, K) array, out: s = tanh(c)
+    seen, first : as in `lstm_state`
+    """
+    np.tanh(gates, out=gates)
+    lstm_memory(gates, before, memory)
+    np.tanh(memory, out=shown)
+    lstm_state(gates, shown, seen, first)
 
 
 @kernel

@@ -8,8 +8,8 @@
 #define PENALISED 2
 
 // instance: fused_step<float, 0> registers 48
-// instance: fused_step<float, 1> registers 48
-// instance: fused_step<float, 2> registers 48
+// instance: fused_step<float, 1> registers 64
+// instance: fused_step<float, 2> registers 64
 // instance: fused_step<double, 0> registers 56
 // instance: fused_step<double, 1> registers 56
 // instance: fused_step<double, 2> registers 64

@@ -1,13 +1,5 @@
 // Weights that share values: hashes of positions, weights spelled out, gradients gathered.
 
-__device__ __forceinline__ unsigned mix(unsigned word) {
-  word ^= word >> 16;
-  word *= 0x7FEB352Du;
-  word ^= word >> 15;
-  word *= 0x846CA68Bu;
-  return word ^ (word >> 16);
-}
-
 template <typename T>
 __device__ __forceinline__ T signed_value(const T value, const signed char* __restrict__ signs, const long long place) {
   return signs && signs[place] < 0 ? -value : value;
@@ -26,7 +18,7 @@ __global__ void hashed_index(const unsigned n_values, const unsigned key, const 
 }
 
 // instance: spell_out<float> registers 40
-// instance: spell_out<double> registers 40
+// instance: spell_out<double> registers 48
 template <typename T>
 __global__ void spell_out(const T* __restrict__ values, const int* __restrict__ index,
                           const signed char* __restrict__ signs, const long long n, T* __restrict__ out) {

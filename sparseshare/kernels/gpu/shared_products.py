@@ -10,13 +10,19 @@ _THREADS, _BLOCKS = 256, 4096
 _WARP, _MANY = 32, 64  # uses of a value from which on more than a warp adds them up
 
 
+def hash_key(seed):
+    """What positions are mixed with; as the CPU's, which would have to be compiled for this one number."""
+    word = (seed + 0x9E3779B9) & 0xFFFFFFFF
+    word = ((word ^ word >> 16) * 0x7FEB352D) & 0xFFFFFFFF
+    word = ((word ^ word >> 15) * 0x846CA68B) & 0xFFFFFFFF
+    return word ^ word >> 16
+
+
 def hashed_index(n_values, seed, index, signs):
     """See the CPU's `hashed_index`."""
-    from sparseshare.kernels.cpu.shared_products import hash_key
-
     grid = (min(-(-index.size // _THREADS), _BLOCKS),)
-    key = hash_key(np.uint32(seed))
-    kernel("shared_products", "hashed_index", index.dtype)(grid, (_THREADS,), n_values, key, index.size, index, signs)
+    launch = kernel("shared_products", "hashed_index", index.dtype)
+    launch(grid, (_THREADS,), n_values, hash_key(seed), index.size, index, signs)
 
 
 def spell_out(values, index, signs, out):
