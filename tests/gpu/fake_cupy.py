@@ -1138,6 +1138,7 @@ cupy = _Module(
 cupy.lib = _Module("cupy.lib", stride_tricks=_Module("cupy.lib.stride_tricks", np.lib.stride_tricks))
 _sparse = _Module(
     "cupyx.scipy.sparse",
+    scipy.sparse,
     csr_matrix=csr_matrix,
     csc_matrix=csc_matrix,
     spmatrix=_Sparse,
