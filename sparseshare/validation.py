@@ -5,7 +5,7 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.sparse import issparse
 
-from .devices import on_gpu, to_host
+from .devices import array_module, on_gpu, to_host
 
 
 def check_number(name, value, low=None, high=None, *, integer=False, allow_none=False, open_low=False, of=None):
@@ -337,12 +337,42 @@ def is_flat(X):
     """Whether images or signals are rows of a table."""
     if hasattr(X, "ndim"):
         return X.ndim == 2
-    if any(getattr(image, "ndim", 0) > 1 for image in X):  # a list of images, of a GPU perhaps
+    if isinstance(X, list | tuple) and any(getattr(image, "ndim", 0) > 1 for image in X):  # a list of images, of a GPU perhaps
         return False
     try:
         return np.asarray(X).ndim == 2
     except ValueError:  # a list of images of different sizes
         return False
+
+
+def check_resident(X, name="X"):
+    """Dense numbers of a GPU: in the precision of the computation, in C order, finite.
+
+    Parameters
+    ----------
+    X : CuPy array
+    name : str, default="X"
+        What the messages call it.
+
+    Returns
+    -------
+    CuPy array
+        X itself if nothing had to be changed.
+
+    Raises
+    ------
+    TypeError
+        For sparse arrays.
+    ValueError
+        For NaN, infinity and complex numbers.
+    """
+    if hasattr(X, "tocsr"):
+        raise TypeError(f"Sparse data was passed for {name}, but dense data is required: use its toarray()")
+    check_kind(X, name)
+    X = array_module(X).ascontiguousarray(X, compute_dtype(X))
+    if not bool(array_module(X).isfinite(X).all()):
+        raise ValueError(f"Input {name} contains NaN or infinity: every entry must be a finite number")
+    return X
 
 
 def check_dictionary(dictionary, dtype=None, *, name="dictionary"):

@@ -4,13 +4,13 @@ from threading import Lock
 
 import numpy as np
 
+from sparseshare.coding.device_rows import ArrivingRows, entries_of
 from sparseshare.coding.encode import encode, warn_if_not_converged
 from sparseshare.coding.problem import Problem, aligned_zeros
 from sparseshare.coding.tiles import PRODUCT_ROWS, RowsInOrder, tile_run
 from sparseshare.devices import (
     array_module,
     computing_on,
-    csr_of,
     device_of,
     module_of,
     rows_that_fit,
@@ -289,7 +289,7 @@ def pooled_features(images, grids, cell_grid, coder, split_sign, sparse_output, 
                 return
         rows = own.features(blocks, split_sign).reshape(len(blocks), -1)
         if sparse_output:
-            entries = _entries(rows)
+            entries = entries_of(rows)
             launched()
             packed.put(part.block, *(to_device(array, home) for array in entries))
         else:
@@ -339,7 +339,7 @@ def code_maps(images, grids, coder, split_sign, sparse_output, n_jobs):
         codes = coder.rows(pixels, grid, part.bottom - part.top, worker)
         xp = module_of(coder.device)
         if sparse_output:
-            lengths, atoms, values = _entries(codes)
+            lengths, atoms, values = entries_of(codes)
             if split:
                 order = _order_of_split(lengths, atoms, values, n_components)
                 atoms, values = xp.where(values < 0, atoms + n_components, atoms)[order], xp.abs(values)[order]
@@ -357,16 +357,6 @@ def code_maps(images, grids, coder, split_sign, sparse_output, n_jobs):
     return packed.csr() if sparse_output else out
 
 
-def _entries(rows):
-    """Lengths, columns and values of rows, dense or CSR, as a CSR array has them."""
-    xp = array_module(rows)
-    if hasattr(rows, "indptr"):
-        return xp.diff(rows.indptr).astype(np.int64), rows.indices, rows.data
-    places = xp.flatnonzero(rows)
-    lengths = xp.count_nonzero(rows, axis=1).astype(np.int64)
-    return lengths, (places % rows.shape[1]).astype(np.int32), rows.reshape(-1)[places]
-
-
 def _order_of_split(lengths, atoms, values, n_components):
     """Order of entries in which rows are sorted when their negative parts have moved behind the positive ones."""
     xp = array_module(values)
@@ -375,26 +365,20 @@ def _order_of_split(lengths, atoms, values, n_components):
 
 
 def _rows_at(home, n_rows, n_columns, dtype):
-    """What collects rows of a CSR array on a device."""
-    return RowsInOrder(n_rows, n_columns, dtype, n_rows) if home == "cpu" else _RowsOnDevice((n_rows, n_columns), home)
+    """What collects rows of a CSR array on a device: `put(number, lengths, columns, values)`, `csr()`."""
+    if home == "cpu":
+        return RowsInOrder(n_rows, n_columns, dtype, n_rows)
+    return _RowsOnDevice((n_rows, n_columns), dtype, True, home)
 
 
-class _RowsOnDevice:
-    """Rows of a CSR array of a GPU, which arrive in their order."""
+class _RowsOnDevice(ArrivingRows):
+    """Whose parts come in their order anyway."""
 
-    def __init__(self, shape, device):
-        self._shape, self._xp, self._parts = shape, module_of(device), []
-
-    def put(self, block, *parts):
-        self._parts.append(parts)
+    def put(self, number, *entries):
+        super().put(*entries)
 
     def csr(self):
-        lengths, columns, values = (self._xp.concatenate(parts) for parts in zip(*self._parts, strict=True))
-        starts = self._xp.zeros(self._shape[0] + 1, np.int64)
-        self._xp.cumsum(lengths, out=starts[1:])
-        if len(columns) < np.iinfo(np.int32).max:
-            starts = starts.astype(np.int32)
-        return csr_of(values, columns, starts, self._shape)
+        return self.array()
 
 
 def pixels_of(images, part, grid):

@@ -16,7 +16,7 @@ from sparseshare.devices import (
     to_host,
 )
 from sparseshare.staging import StagedRows
-from sparseshare.validation import check_number, check_signals
+from sparseshare.validation import check_number, check_resident, check_signals
 
 _ROWS = 4096  # rows worked on at a time: their temporaries stay small
 _COPIES = 6  # of a row that the work on a GPU makes at most, in float64
@@ -32,13 +32,7 @@ class _RowTransformer(OneToOneFeatureMixin, Movable, TransformerMixin, BaseEstim
         if not on_gpu(X):
             return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32]), device
         validate_data(self, X, reset=reset, skip_check_array=True)
-        X, dtype = check_signals(X)
-        if hasattr(X, "tocsr"):
-            raise TypeError("Sparse data was passed for X, but dense data is required: use its toarray()")
-        X = X.astype(dtype, order="C", copy=False)
-        if not bool(array_module(X).isfinite(X).all()):
-            raise ValueError("Input X contains NaN or infinity: every entry must be a finite number")
-        return X, device
+        return check_resident(check_signals(X)[0]), device
 
     def _check_back(self, X):
         """Rows to be turned back: without the names that a transformed frame may have lost."""

@@ -10,10 +10,28 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
-from sparseshare.devices import Movable
+from sparseshare.devices import (
+    Movable,
+    computing_on,
+    device_of,
+    on_gpu,
+    resolve_device,
+    to_device,
+    to_host,
+)
 from sparseshare.threads import thread_count
-from sparseshare.validation import check_bool, check_choice, check_dictionary, check_number, compute_dtype
+from sparseshare.validation import (
+    check_bool,
+    check_choice,
+    check_dictionary,
+    check_number,
+    check_resident,
+    check_signals,
+    compute_dtype,
+)
 
+from .batches import Batches
+from .losses import value_of
 from .model import Network
 from .planning import check_training, plan_of
 from .training import NetworkReports, train
@@ -97,7 +115,8 @@ class LearnedSparseCoder(
     n_jobs : int or None, default=None
         Threads; None takes all. Results do not depend on it.
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        "auto" computes where X lives: NumPy's on the CPU, CuPy's on its GPU, and so are codes and attributes. "cuda"
+        and "cuda:N" send NumPy's to a GPU; what comes out are NumPy arrays.
 
     Attributes
     ----------
@@ -240,13 +259,19 @@ class LearnedSparseCoder(
         """
         self._check_parameters()
         X = self._check_signals(X, reset=True)
+        device = self._device(X, fitted=False)
+        with computing_on(device):
+            return self._fit(X, y, device)
+
+    def _fit(self, X, y, device):
         random_state = check_random_state(self.random_state)
-        self.components_ = check_dictionary(self.dictionary, X.dtype)
+        self.components_ = check_dictionary(to_host(self.dictionary), X.dtype)
         n_threads = thread_count(self.n_jobs)
         self.input_shape_ = (X.shape[1],)
-        self.network_ = self._new_network(self.input_shape_, X.dtype)
+        self.network_ = self._new_network(self.input_shape_, X.dtype).to_device(device)
         if self.loss == "codes":
-            targets = encode(X, self._problem(X.dtype, _EXACT), n_jobs=self.n_jobs, dense=True).values
+            problem = self._problem(X.dtype, _EXACT)
+            targets = encode(X, problem, n_jobs=self.n_jobs, dense=True, device=device).values
             loss = CodeError(mean_square(targets) or 1.0)
         else:
             targets = X
@@ -254,12 +279,18 @@ class LearnedSparseCoder(
         rows, score = np.arange(len(X)), None
         if self.early_stopping:
             rows, held = self._split(len(X), random_state)
-            score = _scorer(loss, X, held, targets)
+            score = _scorer(loss, X, held, targets, device)
+        if on_gpu(X):
+            rows = to_device(rows, device)
+            X_train, wanted = X[rows], targets[rows]
+            read = X_train.__getitem__
+        else:
+            read, wanted = Batches(X, self.input_shape_, X.dtype, device, rows), targets[rows]
         with NetworkReports(self, X, y) as reports:
             history = train(
                 self.network_,
-                lambda chosen: X[rows[chosen]],
-                targets[rows],
+                read,
+                wanted,
                 plan_of(self, StepLoss(loss, self.discount) if self.discount > 0 else loss, adam={"decay2": _DECAY}),
                 random_state,
                 score=score,
@@ -273,6 +304,8 @@ class LearnedSparseCoder(
         for parameter in self.network_.parameters:
             parameter.state = {}
         self.network_.release()
+        self.network_ = self.network_.to_device(device_of(X))
+        self.components_ = to_device(self.components_, device_of(X))
         return self
 
     def transform(self, X):
@@ -303,7 +336,12 @@ class LearnedSparseCoder(
         ndarray of shape (n_samples, n_features)
         """
         check_is_fitted(self)
-        codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
+        self._device(X)
+        if on_gpu(X):
+            codes, dtype = check_signals(X, name="codes")
+            codes = codes.astype(dtype, copy=False)
+        else:
+            codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
         if codes.shape[1] != len(self.components_):
             raise ValueError(
                 f"X must hold codes of n_components={len(self.components_)} entries, its shape is {codes.shape}"
@@ -330,7 +368,13 @@ class LearnedSparseCoder(
         """
         check_is_fitted(self)
         X = self._check_signals(X, reset=False).astype(np.float64)
-        exact = encode(X, self._problem(X.dtype, _JUDGE), n_jobs=self.n_jobs, dense=True).values
+        device = self._device(X)
+        with computing_on(device):
+            return self._error_curve(X, device)
+
+    def _error_curve(self, X, device):
+        options = dict(n_jobs=self.n_jobs, dense=True, device=device)
+        exact = encode(X, self._problem(X.dtype, _JUDGE), **options).values
         dictionary, size = self.components_.astype(np.float64), float((exact**2).sum())
         least = objective(X, exact, dictionary, self.alpha)
         steps = np.arange(1, self.n_steps + 1)
@@ -341,7 +385,7 @@ class LearnedSparseCoder(
                     codes = self._codes(X.astype(self.components_.dtype), int(n_steps)).astype(np.float64)
                 else:
                     problem = self._problem(X.dtype, 0.0, algorithm=name, max_iter=int(n_steps))
-                    codes = encode(X, problem, n_jobs=self.n_jobs, dense=True).values
+                    codes = encode(X, problem, **options).values
                 code_error[name].append(_ratio(float(((codes - exact) ** 2).sum()), size))
                 excess = objective(X, codes, dictionary, self.alpha) - least
                 objective_gap[name].append(_ratio(excess, least))
@@ -365,13 +409,13 @@ class LearnedSparseCoder(
         return Network([layer], shape, dtype, random_state, n_threads=thread_count(self.n_jobs))
 
     def _codes(self, X, n_steps=None, sparse=False):
-        network = self.network_
+        network = self.network_.to_device(self._device(X))
         network.set_threads(thread_count(self.n_jobs))
         return network.nodes[0].codes(X.astype(network.dtype, copy=False), n_steps, sparse, self.n_sweeps)
 
     def _problem(self, dtype, tol, algorithm="lasso_lars", max_iter=1000):
         return Problem(
-            self.components_.astype(dtype, copy=False),
+            to_host(self.components_).astype(dtype, copy=False),
             algorithm=algorithm,
             alpha=float(self.alpha),
             positive=self.positive,
@@ -396,11 +440,20 @@ class LearnedSparseCoder(
         names = ("components_", "input_shape_", "n_features_in_")
         return {"network_": network, **{name: getattr(self, name) for name in names}}
 
+    def _device(self, X, fitted=True):
+        """Where to compute for signals X."""
+        return resolve_device(self.device, X, vars(self).get("components_") if fitted else None)
+
     def _check_signals(self, X, reset):
-        X = validate_data(self, X, reset=reset, dtype="numeric")
-        X = np.ascontiguousarray(X, compute_dtype(X))
+        self._device(X, fitted=not reset)
+        if on_gpu(X):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            X = check_resident(check_signals(X)[0])
+        else:
+            X = validate_data(self, X, reset=reset, dtype="numeric")
+            X = np.ascontiguousarray(X, compute_dtype(X))
         if reset:
-            dictionary = check_dictionary(self.dictionary)
+            dictionary = check_dictionary(to_host(self.dictionary))
             if dictionary.shape[1] != X.shape[1]:
                 raise ValueError(
                     f"Dictionary and X have different numbers of features: the dictionary has {dictionary.shape[1]}, "
@@ -430,11 +483,13 @@ class LearnedSparseCoder(
         return tags
 
 
-def _scorer(loss, X, held, targets):
+def _scorer(loss, X, held, targets, device):
+    held = to_device(held, device_of(X))
     batches = [held[start : start + _AT_ONCE] for start in range(0, len(held), _AT_ONCE)]
 
     def score(network):
-        return -sum(loss(network.output(X[rows]), targets[rows])[0] * len(rows) for rows in batches) / len(held)
+        found = (loss(network.output(to_device(X[rows], device)), to_device(targets[rows], device)) for rows in batches)
+        return -sum(value_of(value) * len(rows) for (value, _), rows in zip(found, batches, strict=True)) / len(held)
 
     return score
 

@@ -1,10 +1,16 @@
-"""Codes by unrolled steps, fast: tiles of signals that stay in the cache, and products that skip zeros."""
+"""Codes by unrolled steps, fast: tiles of signals that stay in the cache, and products that skip zeros.
+
+On a GPU pieces of signals, and dense products: there they are quicker than reading the rows that count.
+"""
 
 import numpy as np
 
+from sparseshare.coding.device_rows import ArrivingRows, entries_of
 from sparseshare.coding.problem import aligned_zeros
 from sparseshare.coding.tiles import RowsInOrder
+from sparseshare.devices import array_module, computing_on, device_of, rows_that_fit, to_device, to_host
 from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.staging import StagedRows
 from sparseshare.threads import run_in_threads, single_threaded_blas
 
 from .blocks import product
@@ -20,7 +26,8 @@ def unrolled_codes(
 
     Parameters
     ----------
-    x : ndarray of shape (n_samples, n_features)
+    x : array of shape (n_samples, n_features)
+        Where the weights are; or of the host, from where it is sent to them.
     steps : list of tuples (W, factor, S, theta)
         W (n_features, n_components), S (n_components, n_components) and theta (n_components,) of one dtype. Where W is
         the array of the step before, the product with it is, too. An S of None stands for I - D W, and the step is
@@ -42,7 +49,10 @@ def unrolled_codes(
     Returns
     -------
     ndarray or csr_array of shape (n_samples, n_components)
+        Where x is.
     """
+    if device_of(steps[0][0]) != "cpu":
+        return _codes_on_device(x, steps, positive, sparse, dictionary, momenta, alpha, n_sweeps)
     dtype, n_components = steps[0][0].dtype, steps[0][0].shape[1]
     kernels = kernels_for("cpu", "unrolled_steps")
     steps, atoms = _padded(steps), None if dictionary is None else _wide(dictionary)
@@ -89,6 +99,44 @@ def unrolled_codes(
     with single_threaded_blas:
         run_in_threads(work, -(-len(x) // _TILE), n_threads)
     return packed.csr() if sparse else out
+
+
+def _codes_on_device(x, steps, positive, sparse, dictionary, momenta, alpha, n_sweeps):
+    weights, device = steps[0][0], device_of(steps[0][0])
+    kernels, xp, dtype = kernels_for(device, "unrolled_steps"), array_module(weights), weights.dtype
+    momenta = None if momenta is None else to_host(momenta).tolist()
+    atoms, home, (n_features, n_components) = to_device(dictionary, device), device_of(x), weights.shape
+    collected = ArrivingRows((len(x), n_components), dtype, sparse, home)
+
+    def residual(signals, codes):
+        return signals - codes @ atoms
+
+    with computing_on(device):
+        gram = atoms @ atoms.T if n_sweeps else None
+        n_rows = rows_that_fit(device, (6 * n_components + 3 * n_features) * dtype.itemsize)
+        pieces = StagedRows(x, dtype, device, n_rows)
+        for _, signals in pieces:
+            codes = xp.zeros((len(signals), n_components), dtype)
+            start, inputs, before = codes, None, None
+            for t, (weights, factor, recurrent, thresholds) in enumerate(steps):
+                momentum = 0.0 if momenta is None or t + 1 == len(steps) else momenta[t + 1]
+                points = xp.empty_like(codes) if momentum else None
+                if recurrent is None:
+                    products = (residual(signals, start) if t else signals) @ weights
+                    kernels.unrolled_step(products, start, 1.0, thresholds, positive, codes, points, momentum)
+                else:
+                    if weights is not before:
+                        inputs, before = signals @ weights, weights
+                    products = start @ recurrent if t else None
+                    kernels.unrolled_step(products, inputs, factor, thresholds, positive, codes, points, momentum)
+                start = codes if points is None else points
+            if n_sweeps:
+                left = residual(signals, codes) @ atoms.T
+                kernels.descend_rows(left, gram, alpha, _QUIET * alpha, n_sweeps, positive, codes)
+            rows = entries_of(codes) if sparse else (codes,)
+            pieces.prefetch()
+            collected.put(*rows)
+        return collected.array()
 
 
 def _scratch(shape, dtype, accelerated):

@@ -455,7 +455,7 @@ class _AnalyticNode(_ResidualNode):
     def _steps(self, n_steps):
         thresholds = self._thresholds()
         return [
-            (self.analytic, scale, self._beside(scale * self.analytic), thresholds[t])
+            (self.analytic, scale, self._beside(self.analytic * scale), thresholds[t])
             for t, scale in enumerate(to_host(self._scaled_lengths())[:n_steps])
         ]
 
