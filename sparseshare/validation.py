@@ -337,8 +337,8 @@ def is_flat(X):
     """Whether images or signals are rows of a table."""
     if hasattr(X, "ndim"):
         return X.ndim == 2
-    if isinstance(X, list | tuple) and any(getattr(image, "ndim", 0) > 1 for image in X):  # a list of images, of a GPU perhaps
-        return False
+    if isinstance(X, list | tuple) and any(getattr(image, "ndim", 0) > 1 for image in X):
+        return False  # images, which may live on a GPU
     try:
         return np.asarray(X).ndim == 2
     except ValueError:  # a list of images of different sizes
