@@ -5,12 +5,12 @@ Signals with more active atoms than a warp has room for go on in blocks that kee
 
 from .module import kernel
 
-_ROOM = 96  # active atoms a warp; with 1024 atoms nine warps of float32 share a multiprocessor
-_WARP_BYTES = 64 * 1024  # of shared memory a warp at most, for what every GPU since 2018 has
-_WIDE = 128  # threads of a block beyond that
+ROOM = 96  # active atoms a warp; with 1024 atoms nine warps of float32 share a multiprocessor
+WARP_BYTES = 64 * 1024  # of shared memory a warp at most, for what every GPU since 2018 has
+WIDE = 128  # threads of a block beyond that
 _WIDE_BLOCKS = 1024
 _SCRATCH_BYTES = 2**28
-_TOO_LARGE = 3  # status of signals that are to go on
+TOO_LARGE = 3  # status of signals that are to go on
 
 
 def lasso_tile(Q, norms2, G, alpha, tol, max_iter, positive, indices, values, counts, gaps, iterations, status):
@@ -23,7 +23,7 @@ def lasso_tile(Q, norms2, G, alpha, tol, max_iter, positive, indices, values, co
 
 
 def lasso_path_tile(
-    Q, norms2, G, alphas, tol, max_iter, positive, indices, values, counts, gaps, iterations, status, room=_ROOM
+    Q, norms2, G, alphas, tol, max_iter, positive, indices, values, counts, gaps, iterations, status, room=ROOM
 ):
     """As `lasso_tile` at several penalties a signal, each solved from the code at the one before.
 
@@ -39,14 +39,14 @@ def lasso_path_tile(
     )
     room = min(room, capacity)
     shared = state_size(room, n_atoms) * G.itemsize
-    if shared <= _WARP_BYTES:
+    if shared <= WARP_BYTES:
         kernel("active_set", "lasso", G.dtype, 32)(
             (n_signals,), (32,), *given, None, *results, None, 0, n_signals, n_atoms, n_penalties, capacity, room,
             shared=shared,
         )  # fmt: skip
-        rows = cupy.flatnonzero((status == _TOO_LARGE).any(axis=1)) if room < capacity else ()
+        rows = cupy.flatnonzero((status == TOO_LARGE).any(axis=1)) if room < capacity else ()
     else:
-        status[...], iterations[...] = _TOO_LARGE, 0
+        status[...], iterations[...] = TOO_LARGE, 0
         rows = cupy.arange(n_signals)
     if len(rows):
         _lasso_in_blocks(rows, given, results)
@@ -56,20 +56,26 @@ def lasso_rows(rows, Q, norms2, G, alpha, tol, max_iter, positive, *results):
     """As `lasso_tile` for signals `rows` of a tile only, (R,) int64, from zero."""
     results = [array[:, None] for array in results]
     _, _, counts, _, iterations, status = results
-    counts[rows], iterations[rows], status[rows] = 0, 0, _TOO_LARGE
+    counts[rows], iterations[rows], status[rows] = 0, 0, TOO_LARGE
     _lasso_in_blocks(rows, (Q, norms2, G, alpha[:, None], tol, max_iter, positive), results)
 
 
 def _lasso_in_blocks(rows, given, results):
-    import cupy
-
     (_, n_penalties, capacity), G = results[0].shape, given[2]
     size = state_size(capacity, len(G))
-    n_blocks = min(len(rows), _WIDE_BLOCKS, max(_SCRATCH_BYTES // (size * G.itemsize), 1))
-    kernel("active_set", "lasso", G.dtype, _WIDE)(
-        (n_blocks,), (_WIDE,), *given, rows, *results, cupy.empty(n_blocks * size, G.dtype), size, len(rows), len(G),
+    n_blocks, scratch = scratch_for(len(rows), size, G.dtype)
+    kernel("active_set", "lasso", G.dtype, WIDE)(
+        (n_blocks,), (WIDE,), *given, rows, *results, scratch, size, len(rows), len(G),
         n_penalties, capacity, capacity,
     )  # fmt: skip
+
+
+def scratch_for(n_rows, size, dtype):
+    """How many blocks to run for so many signals, and device memory for their state of `size` numbers each."""
+    import cupy
+
+    n_blocks = min(n_rows, _WIDE_BLOCKS, max(_SCRATCH_BYTES // (size * dtype.itemsize), 1))
+    return n_blocks, cupy.empty(n_blocks * size, dtype)
 
 
 def state_size(room, n_atoms):
