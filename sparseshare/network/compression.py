@@ -126,10 +126,9 @@ def _changed(estimator, change, of):
         if not hasattr(estimator, "fit"):
             raise ValueError(f"{of} is for a fitted network or a Network, got {estimator!r}")
         check_is_fitted(estimator, "network_")
+    device = (estimator if isinstance(estimator, Network) else estimator.network_).device
     estimator = copy.deepcopy(estimator)
-    network = estimator if isinstance(estimator, Network) else estimator.network_
-    device = network.device
-    network = network.to_device("cpu")
+    network = (estimator if isinstance(estimator, Network) else estimator.network_).to_device("cpu")
     for parameter in network.weights():
         change(parameter)
     network = network.to_device(device)
