@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from sparseshare.validation import check_kind, check_number, compute_dtype
+from sparseshare.devices import on_gpu, to_device, to_host
+from sparseshare.validation import check_kind, check_number, check_resident, compute_dtype
 
 from .convolutional import Conv
 from .layers import Builder, Dense, check_layer
@@ -34,17 +35,19 @@ def check_each(name, value, n_layers, low, high=None, *, of=None, **options):
     return [check_number(f"{name}[{i}]", entry, low, high, of=of, **options) for i, entry in enumerate(values)]
 
 
-def chain_of(X, dictionaries, stride, padding):
+def chain_of(X, dictionaries, stride, padding, device="cpu"):
     """Dictionaries as a chain of operators for signals.
 
     Parameters
     ----------
     X, dictionaries, stride, padding : as in `ml_ista`
+    device : str, default="cpu"
+        Where the weights are to be.
 
     Returns
     -------
-    X : ndarray of shape (n, *input_shape)
-        As the first operator takes it, in the precision of the computation.
+    X : array of shape (n, *input_shape)
+        As the first operator takes it, in the precision of the computation, where it was given.
     chain : Chain
 
     Raises
@@ -57,15 +60,18 @@ def chain_of(X, dictionaries, stride, padding):
             "The 'dictionaries' parameter must be a list of one dictionary a layer, at least one, got "
             f"{type(dictionaries).__name__}"
         )
-    X = np.asarray(X)
+    X = X if on_gpu(X) else np.asarray(X)
     check_kind(X, "X")
     if X.ndim < 2 or not X.size:
         raise ValueError(f"X must have samples along its first axis and their entries along others, got {X.shape}")
     dtype = compute_dtype(X)
     atoms = [_atoms(dictionary, number, dtype) for number, dictionary in enumerate(dictionaries, 1)]
-    X = np.ascontiguousarray(X, dtype)
-    if not np.isfinite(X).all():
-        raise ValueError("X contains NaN or infinity: every entry must be a finite number")
+    if on_gpu(X):
+        X = check_resident(X)
+    else:
+        X = np.ascontiguousarray(X, dtype)
+        if not np.isfinite(X).all():
+            raise ValueError("X contains NaN or infinity: every entry must be a finite number")
     if atoms[0].ndim == X.ndim + 1 and atoms[0].shape[-1] == 1:
         X = X[..., None]
     strides, paddings = (
@@ -90,12 +96,15 @@ def chain_of(X, dictionaries, stride, padding):
             )
         operators.append(operator_of(layer, shape, Builder(dtype, np.random.RandomState(0))))
         shape = operators[-1].output_shape
-    weights = [operator.weights(dictionary, dtype) for operator, dictionary in zip(operators, atoms, strict=True)]
+    weights = [
+        to_device(operator.weights(dictionary, dtype), device)
+        for operator, dictionary in zip(operators, atoms, strict=True)
+    ]
     return X, Chain(operators, weights)
 
 
 def _atoms(dictionary, number, dtype):
-    atoms = np.asarray(dictionary)
+    atoms = np.asarray(to_host(dictionary))
     check_kind(atoms, f"dictionary {number}")
     if atoms.ndim not in (2, 3, 4) or not atoms.size:
         raise ValueError(

@@ -11,7 +11,9 @@ from functools import partial
 
 import numpy as np
 
+from sparseshare.devices import computing_on, device_of, memory_errors, module_of, on_gpu, resolve_device, to_device
 from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.staging import StagedRows
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
 from sparseshare.validation import check_bool, check_number
 
@@ -21,7 +23,8 @@ SOFT, SOFT_NONNEGATIVE = 1, 2  # modes of the kernels
 
 
 def ml_ista(
-    X, dictionaries, alpha, *, stride=1, padding="valid", n_iter=100, step=1.0, positive=False, n_jobs=None
+    X, dictionaries, alpha, *, stride=1, padding="valid", n_iter=100, step=1.0, positive=False, n_jobs=None,
+    device="auto",
 ):  # fmt: skip
     """Multi-layer sparse codes by ML-ISTA, the multi-layer iterative soft thresholding algorithm.
 
@@ -49,6 +52,9 @@ def ml_ista(
         Codes >= 0 in every layer.
     n_jobs : int or None, default=None
         Threads; None takes all. Results do not depend on it.
+    device : str, default="auto"
+        "auto" computes where X and the dictionaries live: NumPy's on the CPU, CuPy's on their GPU. "cuda" and "cuda:N"
+        send NumPy's to a GPU in pieces; codes are arrays of the kind of X.
 
     Returns
     -------
@@ -93,11 +99,12 @@ def ml_ista(
     >>> [layer.shape for layer in codes]
     [(5, 12), (5, 20)]
     """
-    return _codes(X, dictionaries, alpha, stride, padding, n_iter, step, positive, n_jobs, "ml_ista")
+    return _codes(X, dictionaries, alpha, stride, padding, n_iter, step, positive, n_jobs, device, "ml_ista")
 
 
 def ml_fista(
-    X, dictionaries, alpha, *, stride=1, padding="valid", n_iter=100, step=1.0, positive=False, n_jobs=None
+    X, dictionaries, alpha, *, stride=1, padding="valid", n_iter=100, step=1.0, positive=False, n_jobs=None,
+    device="auto",
 ):  # fmt: skip
     """Multi-layer sparse codes by ML-FISTA: ML-ISTA with the momentum of FISTA on the deepest codes.
 
@@ -121,6 +128,9 @@ def ml_fista(
         Codes >= 0 in every layer.
     n_jobs : int or None, default=None
         Threads; None takes all. Results do not depend on it.
+    device : str, default="auto"
+        "auto" computes where X and the dictionaries live: NumPy's on the CPU, CuPy's on their GPU. "cuda" and "cuda:N"
+        send NumPy's to a GPU in pieces; codes are arrays of the kind of X.
 
     Returns
     -------
@@ -152,10 +162,12 @@ def ml_fista(
     >>> [layer.shape for layer in codes]
     [(2, 12, 12, 8), (2, 10, 10, 16)]
     """
-    return _codes(X, dictionaries, alpha, stride, padding, n_iter, step, positive, n_jobs, "ml_fista")
+    return _codes(X, dictionaries, alpha, stride, padding, n_iter, step, positive, n_jobs, device, "ml_fista")
 
 
-def layered_thresholding(X, dictionaries, alpha, *, stride=1, padding="valid", positive=False, n_jobs=None):
+def layered_thresholding(
+    X, dictionaries, alpha, *, stride=1, padding="valid", positive=False, n_jobs=None, device="auto"
+):
     """One pass through the layers, every code the soft threshold of products with atoms: g_i = soft(D_i' g_{i-1}).
 
     This is the forward pass of a network of `Dense` and `Conv` with activation "soft", or "soft_nonnegative",
@@ -177,6 +189,9 @@ def layered_thresholding(X, dictionaries, alpha, *, stride=1, padding="valid", p
         Codes >= 0 in every layer.
     n_jobs : int or None, default=None
         Threads; None takes all. Results do not depend on it.
+    device : str, default="auto"
+        "auto" computes where X and the dictionaries live: NumPy's on the CPU, CuPy's on their GPU. "cuda" and "cuda:N"
+        send NumPy's to a GPU in pieces; codes are arrays of the kind of X.
 
     Returns
     -------
@@ -199,18 +214,18 @@ def layered_thresholding(X, dictionaries, alpha, *, stride=1, padding="valid", p
     >>> layered_thresholding([[2.0, -1.0]], [np.eye(2), [[1.0, 1.0]]], [0.5, 0.25])
     [array([[ 1.5, -0.5]]), array([[0.75]])]
     """
-    X, chain = chain_of(X, dictionaries, stride, padding)
+    X, chain = _chain(X, dictionaries, stride, padding, device)
     thresholds = check_each("alpha", alpha, len(chain.operators), 0)
     infer = partial(unrolled, thresholds=spread(chain, thresholds), steps=[1.0] * len(thresholds), n_iter=1)
     return code(X, chain, partial(infer, positive=check_bool("positive", positive)), thread_count(n_jobs))
 
 
-def multilayer_objective(X, dictionaries, codes, alpha, *, stride=1, padding="valid"):
+def multilayer_objective(X, dictionaries, codes, alpha, *, stride=1, padding="valid", device="auto"):
     """What multi-layer basis pursuit minimises, at codes of the deepest layer.
 
     Parameters
     ----------
-    X, dictionaries, alpha, stride, padding : as in `ml_ista`
+    X, dictionaries, alpha, stride, padding, device : as in `ml_ista`
     codes : array of shape (n, n_atoms) or (n, *positions, n_atoms)
         Of the deepest layer; those of the others are what it synthesises.
 
@@ -225,19 +240,23 @@ def multilayer_objective(X, dictionaries, codes, alpha, *, stride=1, padding="va
     >>> multilayer_objective([[2.0, -1.0]], [np.eye(2), [[1.0, 1.0]]], [[1.0]], [0.5, 0.25])
     array([3.75])
     """
-    X, chain = chain_of(X, dictionaries, stride, padding)
-    alpha, codes = check_each("alpha", alpha, len(chain.operators), 0), np.asarray(codes, chain.dtype)
+    resolve_device(device, X, codes)
+    X, chain = _chain(X, dictionaries, stride, padding, device)
+    alpha = check_each("alpha", alpha, len(chain.operators), 0)
+    codes = codes.astype(chain.dtype, copy=False) if on_gpu(codes) else np.asarray(codes, chain.dtype)
     expected = (len(X), *chain.operators[-1].output_shape)
     if codes.shape != expected:
         raise ValueError(f"codes must have the shape {expected}, those of the deepest layer, got {codes.shape}")
-    return objective(X, chain.estimates(codes), alpha)
+    with computing_on(chain.device):
+        there, home = to_device(X, chain.device), device_of(X)
+        return to_device(objective(there, chain.estimates(to_device(codes, chain.device)), alpha), home)
 
 
 def objective(x, estimates, alpha):
     """The objective of every sample, from what its codes stand for in every layer."""
     total = 0.5 * _sums((x - estimates[0]) ** 2)
     for penalty, codes in zip(alpha, estimates[1:], strict=True):
-        total += penalty * _sums(np.abs(codes))
+        total += penalty * _sums(abs(codes))
     return total
 
 
@@ -246,7 +265,7 @@ def _sums(array):
 
 
 def unrolled(x, chain, thresholds, steps, n_iter, positive, accelerated=False, keep=None):
-    """Iterations of ML-ISTA or ML-FISTA from codes of 0, for a block of samples in one thread.
+    """Iterations of ML-ISTA or ML-FISTA from codes of 0, for a block of samples in one thread, or on a GPU.
 
     Parameters
     ----------
@@ -254,7 +273,7 @@ def unrolled(x, chain, thresholds, steps, n_iter, positive, accelerated=False, k
     chain : Chain
     thresholds : list of ndarray of shape (n_atoms,)
         Of every layer.
-    steps : list of float
+    steps : list of float, or of arrays of one number where the samples are
     n_iter : int
     positive, accelerated : bool
     keep : list or None, default=None
@@ -274,7 +293,7 @@ def unrolled(x, chain, thresholds, steps, n_iter, positive, accelerated=False, k
             if accelerated:
                 following = 0.5 * (1 + np.sqrt(1 + 4 * momentum**2))
                 if before is not None:
-                    point = point + scalar((momentum - 1) / following) * (point - before)
+                    point = point + (point - before) * scalar((momentum - 1) / following)
                 before, momentum = codes[-1], following
             estimates = chain.estimates(point)
         codes = [x]
@@ -282,7 +301,9 @@ def unrolled(x, chain, thresholds, steps, n_iter, positive, accelerated=False, k
             # From codes of 0 there is nothing to subtract, nor to add.
             towards = codes[i] if estimates is None else codes[i] - estimates[i]
             z = operator.analyse(towards, chain.weights[i])
-            if steps[i] != 1:
+            if not isinstance(steps[i], float):
+                z *= steps[i]
+            elif steps[i] != 1:
                 z *= scalar(steps[i])
             if estimates is not None:
                 z += estimates[i + 1]
@@ -294,26 +315,31 @@ def unrolled(x, chain, thresholds, steps, n_iter, positive, accelerated=False, k
 
 
 def shrink(z, thresholds, mode):
-    """Soft threshold of the last axis, in place; the number of non-zeros."""
-    rows = z.reshape(-1, z.shape[-1])
-    return kernels_for("cpu", "activations").activate(rows, np.zeros_like(thresholds), thresholds, mode)
+    """Soft threshold of the last axis, in place; the number of non-zeros, on a GPU in parts that add up to it."""
+    rows, device = z.reshape(-1, z.shape[-1]), device_of(z)
+    no_bias = np.zeros_like(thresholds) if device == "cpu" else None
+    return kernels_for(device, "activations").activate(rows, no_bias, thresholds, mode)
 
 
 def code(X, chain, infer, n_threads):
-    """Codes of all samples, shared out to threads.
+    """Codes of all samples, shared out to threads, or in pieces on a GPU.
 
     Parameters
     ----------
-    X : ndarray of shape (n, *input_shape)
+    X : array of shape (n, *input_shape)
     chain : Chain
+        With its weights where to compute.
     infer : callable
         ``infer(x, chain)`` for some samples.
     n_threads : int
 
     Returns
     -------
-    list of ndarray
+    list of array
+        Where X lives.
     """
+    if chain.device != "cpu":
+        return _code_on_device(X, chain, infer)
     out = [np.empty((len(X), *operator.output_shape), chain.dtype) for operator in chain.operators]
     blocks = chain.blocks(len(X))
 
@@ -324,6 +350,20 @@ def code(X, chain, infer, n_threads):
     with single_threaded_blas:
         run_in_threads(work, len(blocks), n_threads)
     return out
+
+
+def _code_on_device(X, chain, infer):
+    home = device_of(X)
+    with computing_on(chain.device), memory_errors(chain.device, "codes of all layers"):
+        xp = module_of(home)
+        out = [xp.empty((len(X), *operator.output_shape), chain.dtype) for operator in chain.operators]
+        pieces = StagedRows(X.reshape(len(X), -1), chain.dtype, chain.device, chain.blocks(len(X))[0].stop)
+        for rows, block in pieces:
+            found = infer(block.reshape(-1, *X.shape[1:]), chain)
+            pieces.prefetch()
+            for layer, codes in zip(out, found, strict=True):
+                layer[rows] = to_device(codes, home)
+        return out
 
 
 def scaled(chain, alpha, step):
@@ -346,13 +386,21 @@ def scaled(chain, alpha, step):
 def spread(chain, thresholds):
     """A threshold for every atom of every layer."""
     return [
-        np.full(operator.output_shape[-1], threshold, chain.dtype)
+        to_device(np.full(operator.output_shape[-1], threshold, chain.dtype), chain.device)
         for operator, threshold in zip(chain.operators, thresholds, strict=True)
     ]
 
 
-def _codes(X, dictionaries, alpha, stride, padding, n_iter, step, positive, n_jobs, algorithm):
-    X, chain = chain_of(X, dictionaries, stride, padding)
+def _chain(X, dictionaries, stride, padding, device):
+    """Signals and a chain with its weights where to compute."""
+    given = dictionaries if isinstance(dictionaries, list | tuple) else []
+    device = resolve_device(device, X, *given)
+    with computing_on(device):
+        return chain_of(X, dictionaries, stride, padding, device)
+
+
+def _codes(X, dictionaries, alpha, stride, padding, n_iter, step, positive, n_jobs, device, algorithm):
+    X, chain = _chain(X, dictionaries, stride, padding, device)
     alpha = check_each("alpha", alpha, len(chain.operators), 0)
     step = check_each("step", step, len(chain.operators), 0, 1, open_low=True)
     thresholds, steps = scaled(chain, alpha, step)

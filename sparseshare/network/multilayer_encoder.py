@@ -11,11 +11,23 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
-from sparseshare.devices import Movable, resolve_device
-from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
-from sparseshare.validation import check_bool, check_choice, check_number
+from sparseshare.devices import (
+    Movable,
+    computing_on,
+    device_of,
+    memory_errors,
+    module_of,
+    moved,
+    on_gpu,
+    resolve_device,
+    to_device,
+    to_host,
+)
+from sparseshare.threads import single_threaded_blas, thread_count
+from sparseshare.validation import check_bool, check_choice, check_number, check_resident, check_signals
 
 from .batches import Batches
+from .blocks import in_blocks
 from .chains import check_each, connected, linear_layers
 from .convolutional import Conv
 from .estimators import DeepSparseClassifier
@@ -83,7 +95,8 @@ class DeepSparseEncoder(
     n_jobs : int or None, default=None
         Threads; None takes all. Results do not depend on it.
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        "auto" computes where X lives: NumPy's on the CPU, CuPy's on its GPU, and so are codes and attributes. "cuda"
+        and "cuda:N" send NumPy's to a GPU; what comes out are NumPy arrays.
 
     Attributes
     ----------
@@ -201,7 +214,11 @@ class DeepSparseEncoder(
         self
         """
         self._check_parameters()
-        resolve_device(self.device, X)
+        device = resolve_device(self.device, X)
+        with computing_on(device), memory_errors(device, "learning dictionaries of several layers"):
+            return self._fit(X, y, device)
+
+    def _fit(self, X, y, device):
         X, self.input_shape_ = check_samples(self, X, reset=True)
         self._sample_shape = X.shape[1:]
         layers = _default_layers(self.input_shape_) if self.layers is None else self.layers
@@ -209,7 +226,7 @@ class DeepSparseEncoder(
         operators = self._operators()
         alpha, _, atoms_alpha = self._per_layer(len(operators))
         dtype, random_state = network_dtype(X), check_random_state(self.random_state)
-        read = Batches(X, self.input_shape_, dtype)
+        read, home = Batches(X, self.input_shape_, dtype, device), device_of(X)
         drawn = np.sort(random_state.permutation(len(X))[:_DRAWN_FROM])
         with single_threaded_blas:
             first = first_weights(operators, read(drawn), alpha, self.positive, random_state)
@@ -217,8 +234,8 @@ class DeepSparseEncoder(
             operators, first, alpha, atoms_alpha, partial(self._unrolled, n_layers=len(operators))
         )
         with NetworkReports(self, X, y) as reports:
-            self._learn(learner, read, len(X), random_state, reports)
-        self.dictionaries_ = learner.dictionaries()
+            self._learn(learner, read, len(X), random_state, reports, home)
+        self.dictionaries_ = moved(learner.dictionaries(), home)
         return self
 
     def transform(self, X):
@@ -261,8 +278,9 @@ class DeepSparseEncoder(
         ndarray of shape (n, n_features), or that of the signals in `fit`
         """
         check_is_fitted(self)
-        codes = check_array(X, dtype=[np.float64, np.float32])
-        chain = self._chain(codes.dtype)
+        device = self._device(X)
+        codes = check_resident(check_signals(X)[0]) if on_gpu(X) else check_array(X, dtype=[np.float64, np.float32])
+        chain = self._chain(codes.dtype, device)
         if codes.shape[1] != self._n_features_out:
             raise ValueError(f"X must have {self._n_features_out} columns, one a code, got the shape {codes.shape}")
         return self._synthesised(codes.reshape(-1, *chain.operators[-1].output_shape), chain)
@@ -281,7 +299,7 @@ class DeepSparseEncoder(
             1 is perfect. Where X is constant, 1 for a perfect reconstruction and 0 otherwise.
         """
         X, codes = self._codes(X)
-        rebuilt = self._synthesised(codes[-1], self._chain(codes[-1].dtype))
+        rebuilt = self._synthesised(codes[-1], self._chain(codes[-1].dtype, self._device(X)))
         flat = X.reshape(len(X), -1).astype(np.float64)
         error = float(((flat - rebuilt.reshape(len(X), -1)) ** 2).sum())
         variance = float(((flat - flat.mean(axis=0)) ** 2).sum())
@@ -318,14 +336,14 @@ class DeepSparseEncoder(
         True
         """
         check_is_fitted(self)
-        chain = self._chain(np.float64)
+        chain = self._chain(np.float64, "cpu")
         thresholds, steps = self._settings(chain)
         coding = MultilayerCoding(
             [clone(layer) for layer in self._layers],
             n_steps=n_steps,
             positive=self.positive,
             threshold=thresholds,
-            dictionaries=[dictionary.copy() for dictionary in self.dictionaries_],
+            dictionaries=[np.array(to_host(dictionary)) for dictionary in self.dictionaries_],
             step_sizes=steps,
         )
         parameters = {"image_shape": self.image_shape, "n_jobs": self.n_jobs} | parameters
@@ -351,12 +369,16 @@ class DeepSparseEncoder(
         builder = Builder(np.float64, np.random.RandomState(0))
         return connected(self._layers, self.input_shape_, builder, type(self).__name__)
 
-    def _chain(self, dtype):
+    def _device(self, X):
+        """Where to compute for samples X."""
+        return resolve_device(self.device, X, *self.dictionaries_)
+
+    def _chain(self, dtype, device):
         operators = self._operators()
-        return Chain(
-            operators,
-            [operator.weights(atoms, dtype) for operator, atoms in zip(operators, self.dictionaries_, strict=True)],
-        )
+        weights = [
+            operator.weights(to_host(a), dtype) for operator, a in zip(operators, self.dictionaries_, strict=True)
+        ]
+        return Chain(operators, [to_device(array, device) for array in weights])
 
     def _settings(self, chain, learning=False):
         alpha, step, _ = self._per_layer(len(chain.operators))
@@ -377,7 +399,7 @@ class DeepSparseEncoder(
             accelerated=self.algorithm != "ml_ista",
         )
 
-    def _learn(self, learner, read, n_samples, random_state, reports):
+    def _learn(self, learner, read, n_samples, random_state, reports, home):
         best, waited, rate = inf, 0, float(self.learning_rate)
         self.loss_curve_, self.converged_ = [], False
         for _ in range(self.max_iter):
@@ -399,7 +421,7 @@ class DeepSparseEncoder(
             falls = loss < best * (1 - self.tol)
             best, waited = min(best, loss), 0 if falls else waited + 1
             rate = rate if falls else 0.5 * rate
-            stop = reports.end_epoch(loss, partial(self._so_far, learner))
+            stop = reports.end_epoch(loss, partial(self._so_far, learner, home))
             if stop or (self.n_iter_no_change is not None and waited >= self.n_iter_no_change):
                 self.converged_ = True
                 break
@@ -415,9 +437,9 @@ class DeepSparseEncoder(
         self.n_iter_ = max(len(self.loss_curve_), 1)
         self.densities_ = learner.densities
 
-    def _so_far(self, learner):
+    def _so_far(self, learner, home):
         return {
-            "dictionaries_": learner.dictionaries(),
+            "dictionaries_": moved(learner.dictionaries(), home),
             "input_shape_": self.input_shape_,
             "_layers": self._layers,
             "_sample_shape": self._sample_shape,
@@ -428,22 +450,24 @@ class DeepSparseEncoder(
         """Samples as they came, and codes of all layers."""
         check_is_fitted(self)
         self._check_parameters()
-        resolve_device(self.device, X)
+        device = self._device(X)
         X, shape = check_samples(self, X, reset=False)
         dtype = network_dtype(X)
-        chain = self._chain(dtype)
+        chain = self._chain(dtype, device)
         infer = self._unrolled(chain, len(chain.operators), learning=False)
-        return X, code(Batches(X, shape, dtype)(slice(None)), chain, infer, thread_count(self.n_jobs))
+        samples = Batches(X, shape, dtype, device_of(X))(slice(None))
+        return X, code(samples, chain, infer, thread_count(self.n_jobs))
 
     def _synthesised(self, codes, chain):
-        rebuilt = np.empty((len(codes), *self.input_shape_), codes.dtype)
-        blocks = chain.blocks(len(codes))
+        home, blocks = device_of(codes), chain.blocks(len(codes))
+        rebuilt = module_of(home).empty((len(codes), *self.input_shape_), codes.dtype)
 
         def work(i, worker):
-            rebuilt[blocks[i]] = chain.estimates(codes[blocks[i]])[0]
+            estimates = chain.estimates(to_device(codes[blocks[i]], chain.device))
+            rebuilt[blocks[i]] = to_device(estimates[0], home)
 
-        with single_threaded_blas:
-            run_in_threads(work, len(blocks), thread_count(self.n_jobs))
+        with computing_on(chain.device):
+            in_blocks(work, blocks, thread_count(self.n_jobs), chain.device)
         return rebuilt.reshape(-1, *self._sample_shape)
 
     @property

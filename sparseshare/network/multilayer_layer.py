@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from sparseshare.devices import array_module, device_of, to_host
 from sparseshare.kernels.dispatch import kernels_for
-from sparseshare.threads import run_in_threads, single_threaded_blas
 from sparseshare.validation import check_bool, check_number
 
+from .blocks import in_blocks
 from .chains import check_each, connected, linear_layers
 from .layers import Layer, Node
 from .multilayer import SOFT, SOFT_NONNEGATIVE, unrolled
@@ -125,7 +126,7 @@ class _MultilayerNode(Node):
                 )
             if weights.shared:
                 raise ValueError(f"layer {number} of MultilayerCoding shares weights: it takes no dictionary")
-            weights.values[...] = operator.weights(np.asarray(atoms), weights.values.dtype)
+            weights.values[...] = operator.weights(np.asarray(to_host(atoms)), weights.values.dtype)
             weights.project()
 
     def _scale_weights(self, norms2):
@@ -147,36 +148,36 @@ class _MultilayerNode(Node):
 
     def _passes(self, x, chain):
         """Codes and estimates of every pass, for some samples."""
-        passes = []
-        thresholds = [np.ascontiguousarray(parameter.values) for parameter in self.thresholds]
-        steps = [float(parameter.values[0]) for parameter in self.steps]
+        passes, xp = [], array_module(x)
+        thresholds = [xp.ascontiguousarray(parameter.values) for parameter in self.thresholds]
+        # Those of a GPU stay there: the host is not to wait for them.
+        steps = [float(p.values[0]) if xp is np else p.values for p in self.steps]
         unrolled(x, chain, thresholds, steps, 1 + self.layer.n_steps, self.layer.positive, keep=passes)
         return passes
 
     def forward(self, x, training=False, random_state=None):
-        x, chain = np.ascontiguousarray(x), self._chain()
-        blocks = chain.blocks(len(x))
-        y, passes = np.empty((len(x), *self.output_shape), x.dtype), [None] * len(blocks)
-        counts = np.zeros(len(blocks), np.int64)
+        xp, chain = array_module(x), self._chain()
+        x, blocks = xp.ascontiguousarray(x), chain.blocks(len(x))
+        y, passes = xp.empty((len(x), *self.output_shape), x.dtype), [None] * len(blocks)
+        counts = [0] * len(blocks)
 
         def work(i, worker):
             found = self._passes(x[blocks[i]], chain)
             y[blocks[i]] = found[-1][0][-1]
-            counts[i] = np.count_nonzero(y[blocks[i]])
+            counts[i] = xp.count_nonzero(y[blocks[i]])
             if training:  # else so much would be kept for nothing; a gradient that is asked for makes it anew
                 passes[i] = found
 
-        with single_threaded_blas:
-            run_in_threads(work, len(blocks), self.n_threads)
-        self.activation.finish(counts.sum(), y.size)
+        in_blocks(work, blocks, self.n_threads, device_of(x))
+        self.activation.finish(counts, y.size)
         return y, (x, passes)
 
     def backward(self, dy, cache):
         x, passes = cache
-        dy, chain = np.ascontiguousarray(dy), self._chain()
-        blocks = chain.blocks(len(x))
+        xp, chain = array_module(dy), self._chain()
+        dy, blocks = xp.ascontiguousarray(dy), chain.blocks(len(x))
         groups = [range(start, len(blocks), _GROUPS) for start in range(min(_GROUPS, len(blocks)))]
-        dx = np.empty_like(x) if self.input_gradient else None
+        dx = xp.empty_like(x) if self.input_gradient else None
         sums = [_Sums(chain) for _ in groups]
 
         def work(group, worker):
@@ -186,8 +187,7 @@ class _MultilayerNode(Node):
                 if dx is not None:
                     dx[blocks[i]] = found
 
-        with single_threaded_blas:
-            run_in_threads(work, len(groups), self.n_threads)
+        in_blocks(work, groups, self.n_threads, device_of(x))
         for name, parameters in (("weights", self.weights), ("thresholds", self.thresholds), ("steps", self.steps)):
             for i, parameter in enumerate(parameters):
                 for part in sums:
@@ -196,26 +196,17 @@ class _MultilayerNode(Node):
 
     def _backward(self, dy, passes, chain, sums):
         """Gradient by the signals of some samples; those by the parameters are added to `sums`."""
-        kernels, operators, last = kernels_for("cpu", "activations"), chain.operators, len(chain.operators)
+        xp, operators, last = array_module(dy), chain.operators, len(chain.operators)
         steps = [parameter.values[0] for parameter in self.steps]
         dx, upstream = 0, dy
         for codes, estimates in reversed(passes):
             by_estimates = [0] * (last + 1)
             for i in reversed(range(last)):
-                dz, n_units = np.empty_like(codes[i + 1]), codes[i + 1].shape[-1]
-                kernels.activation_gradient(
-                    upstream.reshape(-1, n_units),
-                    codes[i + 1].reshape(-1, n_units),
-                    self.thresholds[i].values,
-                    self.mode,
-                    dz.reshape(-1, n_units),
-                    sums.unused[i],
-                    sums.thresholds[i],
-                )
+                dz = self._threshold_gradient(i, upstream, codes[i + 1], sums)
                 towards = codes[i] if estimates is None else codes[i] - estimates[i]
                 back = operators[i].synthesise(dz, chain.weights[i])
                 sums.weights[i] += steps[i] * operators[i].gradient(towards, dz)
-                sums.steps[i] += np.vdot(back, towards)
+                sums.steps[i] += xp.vdot(back, towards)
                 back *= steps[i]
                 upstream = back
                 by_estimates[i + 1] = by_estimates[i + 1] + dz
@@ -230,15 +221,29 @@ class _MultilayerNode(Node):
             upstream = by_estimates[last]
         return dx
 
+    def _threshold_gradient(self, i, upstream, codes, sums):
+        """Gradient by what the thresholds of a layer were given; that by them is added to `sums`."""
+        xp, device, n_units = array_module(codes), device_of(codes), codes.shape[-1]
+        kernels, dz = kernels_for(device, "activations"), xp.empty_like(codes)
+        rows = [array.reshape(-1, n_units) for array in (upstream, codes, dz)]
+        into = sums.unused[i], sums.thresholds[i]
+        if device != "cpu":
+            into = None, xp.empty((kernels.sum_parts(*rows[1].shape), n_units), codes.dtype)
+        kernels.activation_gradient(*rows[:2], self.thresholds[i].values, self.mode, rows[2], *into)
+        if device != "cpu":
+            sums.thresholds[i] += into[1].sum(axis=0)
+        return dz
+
 
 class _Sums:
     """Gradients of a part of a batch."""
 
     def __init__(self, chain):
-        self.weights = [np.zeros_like(weights) for weights in chain.weights]
-        self.thresholds = [np.zeros(weights.shape[1], chain.dtype) for weights in chain.weights]
-        self.unused = [np.zeros(weights.shape[1], chain.dtype) for weights in chain.weights]
-        self.steps = np.zeros((len(chain.weights), 1), chain.dtype)
+        xp = array_module(chain.weights[0])
+        self.weights = [xp.zeros_like(weights) for weights in chain.weights]
+        self.thresholds = [xp.zeros(weights.shape[1], chain.dtype) for weights in chain.weights]
+        self.unused = [xp.zeros(weights.shape[1], chain.dtype) for weights in chain.weights]
+        self.steps = xp.zeros((len(chain.weights), 1), chain.dtype)
 
 
 def _first_thresholds(threshold, operators, nonnegative):

@@ -4,8 +4,9 @@ from math import isfinite, prod
 
 import numpy as np
 
-from sparseshare.threads import run_in_threads
+from sparseshare.devices import array_module, device_of, to_device, to_host
 
+from .blocks import in_blocks
 from .multilayer import objective, scaled, spread, unrolled
 from .operators import Chain
 from .optimizers import Adam
@@ -34,17 +35,17 @@ def first_weights(operators, x, alpha, positive, random_state):
     """
     found = []
     for operator, penalty in zip(operators, alpha, strict=True):
-        n_atoms = operator.weights_shape[1]
-        pieces = np.asarray(operator.patches(x))
-        energy = np.einsum("ij,ij->i", pieces, pieces, dtype=np.float64)
+        n_atoms, device = operator.weights_shape[1], device_of(x)
+        pieces = operator.patches(x)
+        energy = to_host(array_module(x).square(pieces, dtype=np.float64).sum(axis=1))
         some = np.flatnonzero(energy > 1e-12 * energy.max(initial=0))
         n_drawn = min(n_atoms, len(some))
         weights = random_state.standard_normal(operator.weights_shape)
         if n_drawn:
             share = energy[some] / energy[some].sum()
             drawn = random_state.choice(some, n_drawn, replace=False, p=share)
-            weights[:, :n_drawn] = pieces[drawn].T / np.sqrt(energy[drawn])
-        weights = to_sphere(weights.astype(x.dtype))
+            weights[:, :n_drawn] = to_host(pieces[to_device(drawn, device)]).T / np.sqrt(energy[drawn])
+        weights = to_device(to_sphere(weights.astype(x.dtype)), device)
         found.append(weights)
         chain = Chain([operator], [weights])
         thresholds, steps = scaled(chain, [penalty], [1.0])
@@ -52,7 +53,7 @@ def first_weights(operators, x, alpha, positive, random_state):
             unrolled(x[block], chain, spread(chain, thresholds), steps, _GREEDY, positive, accelerated=True)[0]
             for block in chain.blocks(len(x))
         ]
-        x = np.concatenate(blocks)
+        x = array_module(x).concatenate(blocks)
     return found
 
 
@@ -68,14 +69,14 @@ def to_sphere(weights, threshold=0.0):
     -------
     ndarray of that shape
     """
+    xp = array_module(weights)
     if threshold:
-        shrunk = np.sign(weights) * np.maximum(np.abs(weights) - weights.dtype.type(threshold), 0)
-        gone = np.flatnonzero(~shrunk.any(axis=0))
-        largest = np.abs(weights[:, gone]).argmax(axis=0)
-        shrunk[largest, gone] = weights[largest, gone]
-        weights = shrunk
-    norms = np.sqrt(np.einsum("ij,ij->j", weights, weights, dtype=np.float64))
-    return weights / np.where(norms > 0, norms, 1).astype(weights.dtype)
+        size = abs(weights)
+        shrunk = xp.sign(weights) * xp.maximum(size - weights.dtype.type(threshold), 0)
+        gone = ~shrunk.any(axis=0) & (xp.arange(len(weights))[:, None] == size.argmax(axis=0))
+        weights = xp.where(gone, weights, shrunk)
+    norms = xp.sqrt(xp.square(weights, dtype=np.float64).sum(axis=0))
+    return weights / xp.where(norms > 0, norms, 1).astype(weights.dtype)
 
 
 def gradients(x, chain, codes, alpha):
@@ -90,25 +91,25 @@ def gradients(x, chain, codes, alpha):
 
     Returns
     -------
-    float
+    float, or on a GPU an array of one number
         Sum over the samples.
     list of ndarray
         Of the shapes of the weights.
     """
-    estimates = chain.estimates(codes)
-    total = float(objective(x, estimates, alpha).sum())
+    estimates, xp = chain.estimates(codes), array_module(x)
+    total = objective(x, estimates, alpha).sum()
     upstream, found = estimates[0] - x, []
     for i, operator in enumerate(chain.operators):
         found.append(operator.gradient(upstream, estimates[i + 1]))
         if i + 1 < len(chain.operators):
             upstream = operator.analyse(upstream, chain.weights[i])
-            upstream += chain.dtype.type(alpha[i]) * np.sign(estimates[i + 1])
+            upstream += xp.sign(estimates[i + 1]) * chain.dtype.type(alpha[i])
     return total, found
 
 
 def along_sphere(gradient, weights):
     """The part of a gradient that leaves the norm of every atom as it is."""
-    return gradient - weights * np.einsum("ij,ij->j", gradient, weights)
+    return gradient - weights * (gradient * weights).sum(axis=0)
 
 
 class DictionaryLearner:
@@ -129,7 +130,7 @@ class DictionaryLearner:
         self.unrolled_for, self.densities = unrolled_for, np.full(len(operators), np.nan)
 
     def dictionaries(self):
-        """As the user sees them."""
+        """As the user sees them, where they are learned."""
         return [operator.atoms(p.values) for operator, p in zip(self.operators, self.parameters, strict=True)]
 
     def state(self):
@@ -143,32 +144,32 @@ class DictionaryLearner:
 
     def epoch(self, batches, rate, n_threads):
         """One pass over all batches; the sum of their objectives before each step, NaN if it was broken off."""
-        total, counts, sizes = 0.0, np.zeros(len(self.operators)), np.zeros(len(self.operators))
+        # Sums of a GPU stay there: the host asks for them once an epoch.
+        total, counts, sizes = 0.0, 0, np.zeros(len(self.operators))
         for x in batches:
             loss, found, nonzeros = self._gradients(x, n_threads)
-            if not isfinite(loss):
-                return loss
-            total += loss
-            counts += nonzeros
+            if device_of(loss) == "cpu" and not isfinite(loss):
+                return float(loss)
+            total, counts = total + loss, counts + nonzeros
             sizes += [len(x) * prod(operator.output_shape) for operator in self.operators]
             for parameter, gradient, sparser in zip(self.parameters, found, self.atoms_alpha, strict=True):
                 parameter.gradient = along_sphere(gradient / len(x), parameter.values)
                 self.optimizer.update(parameter, rate)
                 parameter.values[...] = to_sphere(parameter.values, rate * sparser)
-        self.densities = counts / sizes
-        return total
+        self.densities = to_host(counts) / sizes
+        return float(total)
 
     def _gradients(self, x, n_threads):
-        chain = Chain(self.operators, [parameter.values for parameter in self.parameters])
+        chain, xp = Chain(self.operators, [parameter.values for parameter in self.parameters]), array_module(x)
         infer, blocks = self.unrolled_for(chain), chain.blocks(len(x))
         parts = [None] * len(blocks)
 
         def work(i, worker):
             codes = infer(x[blocks[i]], chain)
             loss, found = gradients(x[blocks[i]], chain, codes[-1], self.alpha)
-            parts[i] = loss, found, np.array([np.count_nonzero(layer) for layer in codes])
+            parts[i] = loss, found, xp.stack([xp.asarray(xp.count_nonzero(layer)) for layer in codes])
 
-        run_in_threads(work, len(blocks), n_threads)
+        in_blocks(work, blocks, n_threads, chain.device)
         loss, found, nonzeros = parts[0]
         for more in parts[1:]:
             loss, nonzeros = loss + more[0], nonzeros + more[2]

@@ -1,7 +1,8 @@
 """Linear maps between the codes of two layers: a dictionary, dense or shared over positions, and its adjoint.
 
 Made of the nodes of `Dense` and `Conv`: weights W hold an atom in every column, x W analyses, codes W' synthesises.
-All of it works on a few samples in one thread; whoever has many shares them out.
+All of it works on a few samples in one thread, or on a GPU if they and the weights live there; whoever has many samples
+shares them out.
 """
 
 from abc import ABC, abstractmethod
@@ -12,10 +13,12 @@ import numpy as np
 
 from sparseshare.convolution.geometry import Geometry
 from sparseshare.convolution.operator import Convolution
+from sparseshare.devices import array_module, device_of, to_host
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.optimization.lipschitz import largest_eigenvalue
 
 _BYTES = 1 << 21  # columns of a block of samples
+_BYTES_ON_GPU = 1 << 28
 _ROWS = 64  # so many rows of a product, if there are as many
 _SMALL = 256  # codes of a sample up to which the whole matrix is made to measure its norm
 _PARTS = 16  # a batch is divided into at least so many blocks, if they get enough rows
@@ -61,7 +64,7 @@ class Operator(ABC):
 
     @abstractmethod
     def norm2(self, weights):
-        """Bound from above on the largest eigenvalue of the adjoint times the operator."""
+        """Bound from above on the largest eigenvalue of the adjoint times the operator, computed on the CPU."""
 
     def analyse(self, x, weights):
         """Products with all atoms; x of shape (n, *input_shape) to (n, *output_shape)."""
@@ -73,11 +76,11 @@ class Operator(ABC):
 
     def atoms(self, weights):
         """Weights as a dictionary, (n_atoms, *atom_shape)."""
-        return np.ascontiguousarray(weights.T).reshape(-1, *self.atom_shape)
+        return array_module(weights).ascontiguousarray(weights.T).reshape(-1, *self.atom_shape)
 
     def weights(self, atoms, dtype):
         """A dictionary as weights."""
-        return np.ascontiguousarray(atoms.reshape(len(atoms), -1).T, dtype)
+        return array_module(atoms).ascontiguousarray(atoms.reshape(len(atoms), -1).T, dtype)
 
 
 class DenseOperator(Operator):
@@ -103,7 +106,7 @@ class DenseOperator(Operator):
 
     def norm2(self, weights):
         """See `Operator`."""
-        return _norm2(weights)
+        return _norm2(to_host(weights))
 
 
 def _norm2(matrix):
@@ -123,21 +126,17 @@ class ConvOperator(Operator):
         """See `Operator`."""
         return (*self.node.kernel[3 - len(self.input_shape) :], self.input_shape[-1])
 
-    @property
-    def _kernels(self):
-        return kernels_for("cpu", "columns")
-
     def patches(self, x):
         """See `Operator`."""
-        node, kernels = self.node, self._kernels
-        x = np.ascontiguousarray(x).reshape(-1, *node.image)
-        return node._columns(node._padded(x, kernels), np.empty(len(x) * self.scratch_size, x.dtype), kernels)
+        node, xp, kernels = self.node, array_module(x), kernels_for(device_of(x), "columns")
+        x = xp.ascontiguousarray(x).reshape(-1, *node.image)
+        return node._columns(node._padded(x, kernels), xp.empty(len(x) * self.scratch_size, x.dtype), kernels)
 
     def synthesise(self, codes, weights):
         """See `Operator`."""
-        node = self.node
-        x = np.empty((len(codes), *node.image), codes.dtype)
-        node._add_columns(codes.reshape(-1, self.weights_shape[1]) @ weights.T, x, self._kernels)
+        node, kernels = self.node, kernels_for(device_of(codes), "columns")
+        x = array_module(codes).empty((len(codes), *node.image), codes.dtype)
+        node._add_columns(codes.reshape(-1, self.weights_shape[1]) @ weights.T, x, kernels)
         return x.reshape(len(codes), *self.input_shape)
 
     @cached_property
@@ -151,6 +150,7 @@ class ConvOperator(Operator):
 
     def norm2(self, weights):
         """See `Operator`."""
+        weights = to_host(weights)
         n_positions, n_codes = prod(self.node.positions), prod(self.output_shape)
         if n_positions == 1:
             return _norm2(weights)
@@ -179,10 +179,13 @@ class Chain:
     Attributes
     ----------
     dtype : dtype
+    device : str
+        Where the weights live.
     """
 
     def __init__(self, operators, weights):
         self.operators, self.weights, self.dtype = operators, weights, weights[0].dtype
+        self.device = device_of(weights[0])
 
     def estimates(self, codes):
         """What codes of the deepest layer stand for in every layer.
@@ -209,5 +212,8 @@ class Chain:
         """Slices of samples that are worked on at once; they do not depend on the number of threads."""
         size = max(operator.scratch_size for operator in self.operators) * self.dtype.itemsize
         rows = min(prod(operator.output_shape[:-1]) for operator in self.operators)
+        if self.device != "cpu":
+            step = max(1, _BYTES_ON_GPU // size)
+            return [slice(start, min(start + step, n_samples)) for start in range(0, n_samples, step)]
         step = max(1, min(_BYTES // size, max(-(-n_samples // _PARTS), _ROWS // rows)))
         return [slice(start, min(start + step, n_samples)) for start in range(0, n_samples, step)]

@@ -8,10 +8,23 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
-from sparseshare.devices import Movable
+from sparseshare.devices import (
+    Movable,
+    array_module,
+    computing_on,
+    device_of,
+    memory_errors,
+    on_gpu,
+    resolve_device,
+    rows_that_fit,
+    to_device,
+    to_host,
+)
+from sparseshare.staging import StagedRows
 from sparseshare.threads import thread_count
-from sparseshare.validation import check_bool, check_dictionary, check_kind, check_number, compute_dtype
+from sparseshare.validation import check_bool, check_dictionary, check_kind, check_number, check_resident, compute_dtype
 
+from .batches import Batches
 from .layers import Dense
 from .losses import SquaredError
 from .model import Network
@@ -73,7 +86,8 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
     n_jobs : int or None, default=None
         Threads; None takes all. Results do not depend on it.
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        "auto" computes where X lives: NumPy's on the CPU, CuPy's on its GPU, and so are codes and attributes. "cuda"
+        and "cuda:N" send NumPy's to a GPU; what comes out are NumPy arrays.
 
     Attributes
     ----------
@@ -198,10 +212,15 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         self
         """
         self._check_parameters()
+        device = resolve_device(self.device, X, None if y is None or _ndim(y) == 1 else y)
+        with computing_on(device), memory_errors(device, "training on sequences"):
+            return self._fit(X, y, device)
+
+    def _fit(self, X, y, device):
         X = self._check_sequences(X, reset=True)
         targets = self._check_targets(X, y)
         random_state = check_random_state(self.random_state)
-        dictionary = check_dictionary(self.dictionary, np.float64)
+        dictionary = check_dictionary(to_host(self.dictionary), np.float64)
         if dictionary.shape[1] != X.shape[2]:
             raise ValueError(
                 f"Dictionary and X have different numbers of features: the dictionary has {dictionary.shape[1]}, "
@@ -216,12 +235,14 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         weights = self.network_.nodes[1].weights
         weights.values[...] = dictionary
         weights.changed()
+        self.network_ = self.network_.to_device(device)
         self.network_.set_threads(thread_count(self.n_jobs))
         self.loss_curve_, self.n_iter_, self.converged_ = [], 0, True
         if self.learn:
-            self._train(X, y, targets, random_state)
-        self.components_ = weights.values
+            self._train(X, y, targets, random_state, device)
         self.network_.release()
+        self.network_ = self.network_.to_device(device_of(X))
+        self.components_ = self.network_.nodes[1].weights.values
         return self
 
     def transform(self, X):
@@ -238,8 +259,11 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         """
         check_is_fitted(self)
         X = self._check_sequences(X, reset=False)
-        network = self.network_
+        device = self._device(X)
+        network = self.network_.to_device(device)
         network.set_threads(thread_count(self.n_jobs))
+        if device != "cpu":
+            return self._codes_on_device(X, network, device)
         codes = np.empty((*X.shape[:2], len(self.components_)), network.dtype)
         # Few sequences at a time and few steps of them, but enough for products of matrices.
         n_steps = max(1, _AT_ONCE // (_SEQUENCES * codes.shape[2]))
@@ -264,7 +288,13 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         ndarray of shape (n, time, n_features)
         """
         check_is_fitted(self)
-        codes = check_array(codes, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=True, input_name="codes")
+        self._device(codes)
+        if on_gpu(codes):
+            codes = check_resident(codes, "codes")
+        else:
+            codes = check_array(
+                codes, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=True, input_name="codes"
+            )
         if codes.ndim != 3 or codes.shape[2] != len(self.components_):
             raise ValueError(
                 f"codes must have the shape (n, time, n_components) with n_components={len(self.components_)}, got "
@@ -295,12 +325,31 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
             return 1.0 if error == 0 else 0.0
         return 1 - error / variance
 
-    def _train(self, X, y, targets, random_state):
+    def _codes_on_device(self, X, network, device):
+        """As many sequences at a time as fit: every step is one product for all of them."""
+        (n, n_steps, n_features), dtype = X.shape, network.dtype
+        codes = array_module(X).empty((n, n_steps, len(self.components_)), dtype)
+        with computing_on(device):
+            a_step = 2 * n_features + 3 * len(self.components_)
+            n_rows = rows_that_fit(device, n_steps * a_step * dtype.itemsize)
+            pieces = StagedRows(X.reshape(n, -1), dtype, device, n_rows)
+            for rows, block in pieces:
+                found, _ = network.nodes[0].forward(block.reshape(-1, n_steps, n_features))
+                pieces.prefetch()
+                codes[rows] = to_device(found, device_of(X))
+        return codes
+
+    def _device(self, X):
+        """Where to compute for sequences or codes X."""
+        return resolve_device(self.device, X, self.components_)
+
+    def _train(self, X, y, targets, random_state, device):
         plan = plan_of(self, SquaredError())
+        read = X.__getitem__ if on_gpu(X) else Batches(X, X.shape[1:], X.dtype, device)
         with NetworkReports(self, X, y) as reports:
             history = train(
                 self.network_,
-                lambda rows: X[rows],
+                read,
                 targets,
                 plan,
                 random_state,
@@ -328,7 +377,10 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         check_training(self)
 
     def _check_sequences(self, X, reset):
-        X = check_array(X, dtype="numeric", ensure_2d=False, allow_nd=True, estimator=self, input_name="X")
+        if on_gpu(X):
+            X = check_resident(X)
+        else:
+            X = check_array(X, dtype="numeric", ensure_2d=False, allow_nd=True, estimator=self, input_name="X")
         check_kind(X, "X")
         if X.ndim != 3:
             raise ValueError(
@@ -345,21 +397,24 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
                 f"X has {X.shape[2]} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
                 "as input"
             )
-        return np.ascontiguousarray(X, compute_dtype(X))
+        return array_module(X).ascontiguousarray(X, compute_dtype(X))
 
     def _check_targets(self, X, y):
-        if y is None or np.ndim(y) == 1:
+        if y is None or _ndim(y) == 1:
             return X
-        y = check_array(y, dtype="numeric", ensure_2d=False, allow_nd=True, input_name="y")
+        if on_gpu(y):
+            y = check_resident(y, "y")
+        else:
+            y = check_array(y, dtype="numeric", ensure_2d=False, allow_nd=True, input_name="y")
         check_kind(y, "y")
         if y.shape != X.shape:
             raise ValueError(f"y must hold a target for every entry of X: X has the shape {X.shape}, y {y.shape}")
-        return np.ascontiguousarray(y, X.dtype)
+        return array_module(X).ascontiguousarray(to_device(y, device_of(X)), X.dtype)
 
     def _check_transition(self, n_features):
         if self.transition is None:
             return None
-        transition = check_array(self.transition, dtype=np.float64, input_name="transition")
+        transition = check_array(to_host(self.transition), dtype=np.float64, input_name="transition")
         if transition.shape != (n_features, n_features):
             raise ValueError(
                 f"The 'transition' parameter of {type(self).__name__} must have the shape ({n_features}, "
@@ -373,3 +428,8 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _ndim(array):
+    """Number of axes of an array, of a GPU too, or of nested lists."""
+    return array.ndim if hasattr(array, "ndim") else np.ndim(array)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sparseshare.devices import array_module, device_of
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.optimization.lipschitz import largest_eigenvalue
 from sparseshare.threads import run_in_threads, single_threaded_blas
@@ -77,6 +78,8 @@ class _SequentialCodingNode(Node):
 
     def forward(self, x, training=False, random_state=None, last=None):
         """See `Node`; `last` (n, n_components) are the codes before the first step, None for zeros."""
+        if device_of(x) != "cpu":
+            return self._forward_there(x, training, last)
         n, n_steps, n_features = x.shape
         n_iter, positive, activation = self.layer.n_iter, self.layer.positive, self.activation
         signals = np.ascontiguousarray(x.transpose(1, 0, 2))
@@ -132,7 +135,44 @@ class _SequentialCodingNode(Node):
         activation.finish(counts.sum(), codes.size)
         return np.ascontiguousarray(codes.transpose(1, 0, 2)), (signals, iterates, codes)
 
+    def _forward_there(self, x, training, last):
+        """The same on a GPU: all sequences at once, dense products, the threshold in one pass after each."""
+        (n, n_steps, n_features), xp, n_iter = x.shape, array_module(x), self.layer.n_iter
+        activation, kernels = self.activation, kernels_for(device_of(x), "recurrent")
+        signals = xp.ascontiguousarray(x.transpose(1, 0, 2))
+        drive = signals.reshape(-1, n_features).dot(self.weights.full()).reshape(n_steps, n, self.n_components)
+        recurrent, lateral = self.recurrent.full(), self.lateral.full()
+        first = None if self.first is None else self.first.full()
+        iterates = xp.empty((n_steps, n_iter, n, self.n_components), x.dtype) if training else None
+        codes, pair = xp.empty_like(drive), xp.empty((2, n, self.n_components), x.dtype)
+        counts = []
+        activation.begin()
+        for t in range(n_steps):
+            h = iterates[t, 0] if training else pair[0]
+            if last is None:
+                h.fill(0)
+            elif first is None:
+                h[...] = last
+            else:
+                last.dot(first, out=h)
+            if last is not None:
+                drive[t] += last.dot(recurrent)
+            for k in range(n_iter):
+                if k + 1 == n_iter:
+                    z = codes[t]
+                else:
+                    z = iterates[t, k + 1] if training else pair[(k + 1) % 2]
+                h.dot(lateral, out=z)
+                count = kernels.add_and_threshold(z, drive[t], activation.thresholds, self.layer.positive)
+                h = z
+            counts.append(count)
+            last = h
+        activation.finish(counts, codes.size)
+        return xp.ascontiguousarray(codes.transpose(1, 0, 2)), (signals, iterates, codes)
+
     def backward(self, dy, cache):
+        if device_of(dy) != "cpu":
+            return self._backward_there(dy, *cache)
         signals, iterates, codes = cache
         n_steps, n_iter, n, n_components = iterates.shape
         activation, blocks = self.activation, row_blocks(n)
@@ -161,6 +201,36 @@ class _SequentialCodingNode(Node):
         with single_threaded_blas:
             run_in_threads(work, len(blocks), self.n_threads)
         activation.add_threshold_gradient(sums[1].sum(axis=0))
+        return self._add_gradients(signals, iterates, codes, dz, ddrive, dfirst)
+
+    def _backward_there(self, dy, signals, iterates, codes):
+        xp, kernels = array_module(dy), kernels_for(device_of(dy), "activations")
+        (n_steps, n_iter), thresholds, mode = iterates.shape[:2], self.activation.thresholds, self.activation.mode
+        across, back = self.lateral.full().T, self.recurrent.full().T
+        first = None if self.first is None else self.first.full().T
+        dz, ddrive = xp.empty_like(iterates), xp.zeros_like(codes)
+        dfirst = None if first is None else xp.empty_like(codes)
+        slopes, dh = xp.ascontiguousarray(dy.transpose(1, 0, 2)), xp.zeros_like(codes[0])
+        for t in range(n_steps - 1, -1, -1):
+            dh += slopes[t]
+            for k in range(n_iter - 1, -1, -1):
+                after = codes[t] if k + 1 == n_iter else iterates[t, k + 1]
+                kernels.activation_gradient(dh, after, thresholds, mode, dz[t, k], None, None)
+                ddrive[t] += dz[t, k]
+                dz[t, k].dot(across, out=dh)
+            if first is not None:
+                dfirst[t] = dh
+                dfirst[t].dot(first, out=dh)
+            dh += ddrive[t].dot(back)
+        # Where nothing passes, signs are 0; where something does, dz is the gradient by what comes out.
+        by_threshold = (xp.sign(codes) * dz[:, -1]).sum(axis=(0, 1))
+        by_threshold += (xp.sign(iterates[:, 1:]) * dz[:, :-1]).sum(axis=(0, 1, 2))
+        self.activation.add_threshold_gradient(-by_threshold)
+        return self._add_gradients(signals, iterates, codes, dz, ddrive, dfirst)
+
+    def _add_gradients(self, signals, iterates, codes, dz, ddrive, dfirst):
+        """Gradients by all weights, and by the signals if asked for."""
+        n_steps, n, n_components = codes.shape
         rows, before = ddrive.reshape(-1, n_components), codes[:-1].reshape(-1, n_components)
         flat = signals.reshape(len(rows), -1)
         self.weights.add_gradient(transposed_product(flat, rows, self.n_threads))
@@ -168,9 +238,9 @@ class _SequentialCodingNode(Node):
             transposed_product(iterates.reshape(-1, n_components), dz.reshape(-1, n_components), self.n_threads)
         )
         self.recurrent.add_gradient(transposed_product(before, rows[n:], self.n_threads))
-        if first is not None:
+        if dfirst is not None:
             self.first.add_gradient(transposed_product(before, dfirst[1:].reshape(-1, n_components), self.n_threads))
         if not self.input_gradient:
             return None
         dx = product(rows, self.weights.full().T, self.n_threads).reshape(n_steps, n, -1)
-        return np.ascontiguousarray(dx.transpose(1, 0, 2))
+        return array_module(dx).ascontiguousarray(dx.transpose(1, 0, 2))
