@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sparseshare.devices import array_module, on_gpu
 from sparseshare.validation import check_choice, check_image_shape, check_kind
 
 FORMS = {
@@ -21,7 +22,7 @@ def check_atoms(atoms, *, name="atoms"):
 
     Returns
     -------
-    ndarray
+    ndarray or cupy.ndarray
         The given array itself if it was one.
 
     Raises
@@ -29,7 +30,7 @@ def check_atoms(atoms, *, name="atoms"):
     ValueError
     """
     try:
-        atoms = np.asarray(atoms)
+        atoms = atoms if on_gpu(atoms) else np.asarray(atoms)
     except ValueError as error:
         raise ValueError(f"{name} must be an array of numbers: {error}") from error
     check_kind(atoms, name)
@@ -40,7 +41,7 @@ def check_atoms(atoms, *, name="atoms"):
             f"{name} must have the shape (n_components, *atom_shape[, n_channels]) with 1 to 3 axes of atom_shape and "
             f"no empty axis, got {atoms.shape}"
         )
-    if not np.isfinite(atoms).all():
+    if not array_module(atoms).isfinite(atoms).all():
         raise ValueError(f"{name} contains NaN or infinity; every entry must be a finite number")
     return atoms
 
@@ -111,18 +112,19 @@ def atoms_inside(atoms, n_channels, dtype):
 
     Returns
     -------
-    ndarray of shape (n_components, n_channels or 1, *support)
-        C-contiguous.
+    array of shape (n_components, n_channels or 1, *support)
+        C-contiguous, on the same device.
 
     Raises
     ------
     ValueError
         For values that the dtype does not hold.
     """
-    atoms = atoms[:, None] if n_channels is None else np.moveaxis(atoms, -1, 1)
+    xp = array_module(atoms)
+    atoms = atoms[:, None] if n_channels is None else xp.moveaxis(atoms, -1, 1)
     with np.errstate(over="ignore"):  # what float32 cannot hold is reported below
-        cast = np.ascontiguousarray(atoms, dtype=dtype)
-    if not np.isfinite(cast).all():
+        cast = xp.ascontiguousarray(atoms, dtype=dtype)
+    if not xp.isfinite(cast).all():
         raise ValueError(f"atoms hold values too large for {np.dtype(dtype)}, the dtype of the signals")
     return cast
 

@@ -61,11 +61,11 @@ class ConvSparseCoder(ConvTransformer):
     n_jobs : int or None, default=None
         Threads; None takes all. Results do not depend on it.
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        "auto" computes where signals and atoms live, CuPy arrays on their GPU; "cpu", "cuda" and "cuda:N" say where.
 
     Attributes
     ----------
-    components_ : ndarray of shape (n_components, *atom_shape[, n_channels])
+    components_ : array of shape (n_components, *atom_shape[, n_channels])
         The atoms.
     n_components_ : int
         Number of atoms.

@@ -3,16 +3,15 @@
 from warnings import warn
 
 import numpy as np
-from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 
-from sparseshare.devices import resolve_device
+from sparseshare.devices import on_gpu, to_device
 from sparseshare.validation import check_bool
 
 from .encoder import ConvOptions, Encoder
 from .layout import lay_out, unstack
 from .maps import SparseMaps
-from .signals import check_atoms_and_signals
+from .signals import check_atoms_and_signals, device_for
 
 
 def conv_sparse_encode(
@@ -51,7 +50,7 @@ def conv_sparse_encode(
     ----------
     X : array-like of shape (n_samples, *signal_shape[, n_channels]), or list of signals
         Signals; in a list they may have different sizes. float32 and float64 are computed in as they are, all else in
-        float64.
+        float64. CuPy arrays are coded on their GPU, and give CuPy codes.
     atoms : array-like of shape (n_components, *atom_shape[, n_channels])
         Atoms of any norm. With channels, a map activates an atom in all channels at once; without, on signals that have
         channels, every channel has maps of its own.
@@ -67,10 +66,11 @@ def conv_sparse_encode(
         - "lgcd": locally greedy coordinate descent; the fastest for sparse codes. Not for masks, joint penalties,
           smoothness and boundary="valid"
         - "working_set": coordinate descent on the few coefficients in use, for all but smoothness and weights of 0
-        - "fista": accelerated proximal gradient with backtracking, for every problem
+        - "fista": accelerated proximal gradient with backtracking, for every problem; the one that runs on a GPU
         - "admm": in the frequency domain, for every problem
         - "omp": orthogonal matching pursuit, with `n_nonzero_coefs` or `max_error` in the place of alpha
-        - "auto": "lgcd" where it can, else "working_set", or "fista" if that cannot or the codes are not sparse
+        - "auto": "lgcd" where it can, else "working_set", or "fista" if that cannot, the codes are not sparse, or on a
+          GPU
     positive : bool, default=False
         Codes >= 0.
     mask : bool array of X's shape, with or without channels, or "nan", default=None
@@ -100,14 +100,14 @@ def conv_sparse_encode(
     return_info : bool, default=False
         Return a dictionary about every signal as well.
     device : str, default="auto"
-        "auto" or "cpu".
+        "auto" computes where X and the atoms live; "cpu", "cuda" and "cuda:N" say where.
     channels : bool or "auto", default="auto"
         Whether the last axis of X holds channels. "auto": it does if X has one axis more than atoms without channels
         would lie on, or if it is as long as the last axis of the atoms, which then has channels, too.
 
     Returns
     -------
-    codes : ndarray of shape (n_samples, n_components, *positions[, n_channels]), or csr_array
+    codes : array of shape (n_samples, n_components, *positions[, n_channels]), or csr_array (cupyx csr_matrix for CuPy)
         The channels only if the signals have some and the atoms do not. A list of maps, or of csr_arrays of one row,
         for signals of different sizes.
     info : dict, if `return_info`
@@ -121,6 +121,8 @@ def conv_sparse_encode(
         than the signals, and parameters that are wrong or that the solver does not know.
     MemoryError
         If the codes would not fit; the message says how much they take and what to lower.
+    TypeError, RuntimeError
+        For arrays of different devices, and a GPU that cannot be used.
 
     Warns
     -----
@@ -133,6 +135,10 @@ def conv_sparse_encode(
     ----------
     B. Wohlberg, "Efficient algorithms for convolutional sparse representations", IEEE Trans. Image Processing 2016.
     T. Moreau, L. Oudre, N. Vayatis, "DICOD: distributed convolutional coordinate descent", ICML 2018.
+
+    Notes
+    -----
+    A GPU codes signals of one shape together, as many at once as its memory holds; each stops by its own duality gap.
 
     Examples
     --------
@@ -148,7 +154,7 @@ def conv_sparse_encode(
     >>> [[int(i) for i in place] for place in np.argwhere(np.abs(maps[0]) > 0.1)]
     [[0, 2], [1, 7]]
     """
-    resolve_device(device, X, atoms)
+    device = device_for(device, X, atoms, *(array for array in (mask, weights, init) if on_gpu(array)))
     check_bool("sparse_output", sparse_output, of="conv_sparse_encode")
     check_bool("return_info", return_info, of="conv_sparse_encode")
     options = ConvOptions(
@@ -165,13 +171,13 @@ def conv_sparse_encode(
         tol=tol,
         max_iter=max_iter,
     )
-    atoms, X = check_atoms_and_signals(atoms, X, channels=channels, mask=mask)
+    atoms, X = check_atoms_and_signals(atoms, X, channels=channels, mask=mask, device=device)
     encoder = Encoder(atoms, options, n_jobs)
     start = None if init is None else _check_init(init, X, encoder)
     masks = X.masks
     encoder.check_memory(X, masks, sparse_output)
     alpha = encoder.alpha(X, masks)
-    solutions = encoder.encode(X, alpha, masks=masks, init=start, sparse=sparse_output)
+    solutions = encoder.encode(X, alpha, masks=masks, init=start, sparse=sparse_output, home=X.home)
     warn_about(solutions, encoder, X, masks, alpha)
     codes = lay_out(solutions, X, sparse_output)
     return (codes, info_of(solutions, options, alpha)) if return_info else codes
@@ -219,8 +225,11 @@ def _any_nonzero(maps):
 def _check_init(init, signals, encoder):
     if signals.same_shape is None:
         raise ValueError("init needs signals of one shape, but X is a list of different ones: leave it out")
-    init = init if issparse(init) else np.asarray(init)
+    init = init if hasattr(init, "tocsr") or on_gpu(init) else np.asarray(init)
     if init.shape[0] != len(signals):
         raise ValueError(f"init has codes of {init.shape[0]} signals, X has {len(signals)}")
     positions, n_codes = encoder.positions(signals.same_shape), signals.n_channels if signals.separate else None
-    return unstack(init, len(encoder.atoms), positions, n_codes, encoder.atoms.dtype)
+    return [
+        to_device(maps, encoder.device)
+        for maps in unstack(init, len(encoder.atoms), positions, n_codes, encoder.atoms.dtype)
+    ]

@@ -7,16 +7,20 @@ from math import prod
 
 import numpy as np
 
+from sparseshare.devices import array_module, computing_on, device_of, free_memory, on_gpu, to_device, to_host
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
 from sparseshare.validation import check_bool, check_choice, check_number
 
 from . import admm, fista, lgcd, pursuit, working_set
+from .device_operator import DeviceConvolution
 from .geometry import BOUNDARIES, Geometry
 from .maps import SparseMaps
 from .operator import Convolution
 from .problem import ConvProblem
+from .rounds import slots_that_fit, solve_many
 
 SOLVERS = ("auto", "lgcd", "working_set", "fista", "admm", "omp")
+GPU_SOLVERS = ("auto", "fista")
 _SOLVE = {
     "lgcd": lgcd.solve,
     "working_set": working_set.solve,
@@ -78,6 +82,26 @@ class ConvOptions:
         elif self.n_nonzero_coefs is not None or self.max_error is not None:
             raise ValueError("n_nonzero_coefs and max_error belong to solver='omp'")
 
+    def on(self, device, dtype):
+        """The same with its arrays where a device wants them.
+
+        Raises
+        ------
+        ValueError
+            If the solver has no form for the device.
+        """
+        if device == "cpu":
+            weights, smoothness = (to_host(getattr(self, name)) for name in _ARRAYS_BY_ATOM)
+            unchanged = weights is self.weights and smoothness is self.smoothness
+            return self if unchanged else replace(self, weights=weights, smoothness=smoothness)
+        if self.solver not in GPU_SOLVERS:
+            raise ValueError(
+                f"solver={self.solver!r} does not run on a GPU: take solver={' or '.join(map(repr, GPU_SOLVERS))} "
+                "there, which are the same, or device='cpu'"
+            )
+        weights = self.weights if on_gpu(self.weights) else _as_numbers("weights", self.weights, dtype)
+        return replace(self, weights=to_device(weights, device), smoothness=to_host(self.smoothness))
+
     def problem(self, signal, operator, alpha, mask=None):
         """The problem of one signal in this room's forms."""
         weights, smoothness = (_as_numbers(name, getattr(self, name), operator.dtype) for name in _ARRAYS_BY_ATOM)
@@ -103,14 +127,22 @@ class Encoder:
 
     Parameters
     ----------
-    atoms : ndarray of shape (n_components, n_channels, *support)
+    atoms : array of shape (n_components, n_channels, *support)
+        Where they live is where codes are computed; signals, masks and codes to start from live there, too.
     options : ConvOptions
     n_jobs : int or None, default=None
+        Threads of the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the solver has no form for the device.
     """
 
     def __init__(self, atoms, options, n_jobs=None):
-        self.atoms, self.options = atoms, options
-        self.n_threads = thread_count(n_jobs)
+        self.atoms, self.device = atoms, device_of(atoms)
+        self.options = options.on(self.device, atoms.dtype)
+        self.n_threads = thread_count(n_jobs) if self.device == "cpu" else 1
         self._operators = {}
 
     def operator(self, signal_shape, n_threads=1):
@@ -118,7 +150,10 @@ class Encoder:
         key = signal_shape, n_threads
         if key not in self._operators:
             geometry = Geometry(signal_shape, self.atoms.shape[2:], self.options.boundary)
-            self._operators[key] = Convolution(self.atoms, geometry, n_threads)
+            on_cpu = self.device == "cpu"
+            self._operators[key] = (
+                Convolution(self.atoms, geometry, n_threads) if on_cpu else DeviceConvolution(self.atoms, geometry)
+            )
         return self._operators[key]
 
     def positions(self, signal_shape):
@@ -143,7 +178,7 @@ class Encoder:
         run_in_threads(work, len(signals), self.n_threads)
         return max(largest)
 
-    def encode(self, signals, alpha=None, *, masks=None, init=None, sparse=False):
+    def encode(self, signals, alpha=None, *, masks=None, init=None, sparse=False, home=None):
         """Solve the problem of every signal.
 
         Parameters
@@ -157,12 +192,16 @@ class Encoder:
             Where to start.
         sparse : bool, default=False
             Make all maps `SparseMaps`, as soon as a signal is done.
+        home : str or None, default=None
+            Where the maps go, "cpu" or "cuda:N". None: they stay on the device, and are `SparseMaps` there.
 
         Returns
         -------
         list of Solution
             Their gaps are relative ones: divided by 0.5 |W x|^2 (of pursuits: the squared norm of the residual).
         """
+        if self.device != "cpu":
+            return self._encode_on_gpu(signals, alpha, masks, init, home)
         solutions = [None] * len(signals)
         outer = self.n_threads if len(signals) >= self.n_threads else 1
         inner = max(1, self.n_threads // outer)
@@ -178,6 +217,48 @@ class Encoder:
         with single_threaded_blas:
             run_in_threads(work, len(signals), outer)
         return solutions
+
+    def _encode_on_gpu(self, signals, alpha, masks, init, home):
+        """Signals of one shape together; only the non-zeros of their codes are kept, and moved."""
+        solutions = [None] * len(signals)
+        groups = {}
+        for i in range(len(signals)):
+            groups.setdefault(signals.shape(i), []).append(i)
+        for shape, numbers in groups.items():
+            for place, solution in self._solve_alike(numbers, shape, signals, alpha, masks, init):
+                maps = SparseMaps.from_dense(solution.maps)
+                solutions[numbers[place]] = replace(solution, maps=maps if home is None else maps.to(home))
+        return solutions
+
+    def _solve_alike(self, numbers, shape, signals, alpha, masks, init):
+        """Solutions of signals of one shape, with their places in `numbers`, in the order in which they are done."""
+        operator = self.operator(shape)
+
+        def problem(place):
+            mask = None if masks is None else masks[numbers[place]]
+            return self.options.problem(signals[numbers[place]], operator, alpha, mask)
+
+        def start(place):
+            return init[numbers[place]]
+
+        first, options = problem(0), {"tol": self.options.tol, "max_iter": self.options.max_iter}
+        if first.roughness is not None:
+            with computing_on(self.device):
+                for place in range(len(numbers)):
+                    one = problem(place)
+                    solution = fista.solve(one, start=None if init is None else start(place), **options)
+                    yield place, replace(solution, gap=solution.gap / (one.energy or 1.0))
+            return
+        try:
+            n_slots = slots_that_fit(first)
+        except MemoryError:
+            if operator.direct:
+                raise
+            operator = DeviceConvolution(self.atoms, operator.geometry, direct=True)  # in memory for the maps alone
+            n_slots = slots_that_fit(problem(0))
+        yield from solve_many(
+            problem, len(numbers), starts=None if init is None else start, n_slots=n_slots, **options
+        )  # fmt: skip
 
     def _solve(self, problem, start, n_threads):
         options = self.options
@@ -205,7 +286,9 @@ class Encoder:
         MemoryError
         """
         available = available_memory()
-        if available is None:
+        if self.device != "cpu":
+            self._check_memory_of_codes(signals, sparse)
+        if available is None or self.device != "cpu":
             return
         bytes_a_position = len(signals[0]) * self.atoms.dtype.itemsize * len(self.atoms)
         sizes = [bytes_a_position * prod(self.positions(signals.shape(i))) for i in range(len(signals))]
@@ -225,9 +308,24 @@ class Encoder:
                 "signals or the number of atoms, or use float32"
             )
 
+    def _check_memory_of_codes(self, signals, sparse):
+        """Refuse dense codes that have no room where they go; what solving takes is cut into pieces."""
+        if sparse or signals.home == "cpu":
+            return
+        size = sum(prod(self.positions(signals.shape(i))) for i in range(len(signals)))
+        size *= len(signals[0]) * self.atoms.nbytes // prod(self.atoms.shape[1:])
+        free = free_memory(signals.home)
+        if size > free:
+            raise MemoryError(
+                f"dense codes take {_gigabytes(size)}, and {_gigabytes(free)} are free on {signals.home}: take "
+                "sparse_output=True, fewer signals at once, or float32"
+            )
+
 
 def choose_solver(problem):
     """The solver that "auto" takes for a problem at first."""
+    if on_gpu(problem.atoms):
+        return "fista"
     for name, solver in (("lgcd", lgcd), ("working_set", working_set)):
         if solver.applies(problem) is None:
             return name
@@ -258,6 +356,8 @@ def available_memory():
 def _as_numbers(name, array, dtype):
     if array is None:
         return None
+    if on_gpu(array):
+        return array.astype(dtype, copy=False)
     try:
         return np.asarray(array, dtype)
     except (TypeError, ValueError) as error:
@@ -271,7 +371,7 @@ def _check_weights(weights, n_components, geometry):
             f"weights must have the shape (n_components,) = {allowed[0]} or (n_components, *positions) = {allowed[1]}, "
             f"got {weights.shape}"
         )
-    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+    if not (array_module(weights).isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError("weights must be finite numbers of at least 0")
     return weights.reshape(n_components, *[1] * geometry.n_axes) if weights.ndim == 1 else weights
 

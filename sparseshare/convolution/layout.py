@@ -3,7 +3,9 @@
 from math import prod
 
 import numpy as np
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import csr_array
+
+from sparseshare.devices import array_module
 
 from .maps import SparseMaps
 
@@ -20,7 +22,8 @@ def lay_out(solutions, signals, sparse):
 
     Returns
     -------
-    ndarray, csr_array, or list of ndarrays (n_components, *positions[, n_channels]) or of csr_arrays of one row
+    array, CSR array, or list of arrays (n_components, *positions[, n_channels]) or of CSR arrays of one row
+        Where the solutions live.
     """
     if signals.same_shape is not None:
         return stack(solutions, signals.separate, sparse)
@@ -38,36 +41,57 @@ def stack(solutions, separate, sparse):
     separate : bool
         Whether every channel has maps of its own: they become the last axis.
     sparse : bool
-        A csr_array, a row a signal; else an ndarray.
+        A CSR array, a row a signal; else a dense one.
     """
     shape = solutions[0].maps.shape
     users = (*shape[1:], shape[0]) if separate else shape[1:]
     if sparse:
         return _stack_rows([solution.maps for solution in solutions], separate)
-    codes = np.empty((len(solutions), *users), solutions[0].maps.dtype)
-    for row, solution in zip(codes, solutions, strict=True):
+    xp = array_module(_values(solutions[0].maps))
+    codes = xp.empty((len(solutions), *users), solutions[0].maps.dtype)
+    for number, solution in enumerate(solutions):
         maps = solution.maps.dense() if isinstance(solution.maps, SparseMaps) else solution.maps
-        row[...] = np.moveaxis(maps, 0, -1) if separate else maps[0]
+        codes[number] = xp.moveaxis(maps, 0, -1) if separate else maps[0]
         solution.maps = None
     return codes
 
 
+def _values(maps):
+    return maps.values if isinstance(maps, SparseMaps) else maps
+
+
 def _stack_rows(maps, separate):
-    size = prod(maps[0].shape)
+    xp, size = array_module(maps[0].values), prod(maps[0].shape)
     columns, values = [], []
     for one in maps:
         indices, entries = one.indices, one.values
         if separate:
-            channel, place = np.divmod(indices, size // one.shape[0])
+            channel, place = xp.divmod(indices, size // one.shape[0])
             indices = place * one.shape[0] + channel
-            order = np.argsort(indices)
+            order = xp.argsort(indices)
             indices, entries = indices[order], entries[order]
         columns.append(indices)
         values.append(entries)
     starts = np.concatenate([[0], np.cumsum([len(row) for row in columns])])
-    codes = csr_array((np.concatenate(values), np.concatenate(columns), starts), shape=(len(maps), size))
+    parts = xp.concatenate(values), xp.concatenate(columns)
+    if xp is not np:
+        return _rows_on_gpu(*parts, starts, (len(maps), size))
+    codes = csr_array((*parts, starts), shape=(len(maps), size))
     codes.has_canonical_format = True
     return codes
+
+
+def _rows_on_gpu(values, columns, starts, shape):
+    """cuSPARSE numbers columns and entries with 32 bits."""
+    from cupyx.scipy.sparse import csr_matrix
+
+    if max(shape[1], starts[-1]) > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"CSR matrices of a GPU have at most {np.iinfo(np.int32).max} columns and entries; these codes have "
+            f"{shape[1]} and {starts[-1]}: ask for dense codes, code fewer signals at once, or pass NumPy arrays"
+        )
+    xp = array_module(values)
+    return csr_matrix((values, columns.astype(np.int32), xp.asarray(starts.astype(np.int32))), shape=shape)
 
 
 def unstack(codes, n_components, positions, n_codes, dtype):
@@ -75,7 +99,8 @@ def unstack(codes, n_components, positions, n_codes, dtype):
 
     Parameters
     ----------
-    codes : ndarray of shape (n_samples, n_components, *positions[, n_channels]) or CSR of as many columns
+    codes : array of shape (n_samples, n_components, *positions[, n_channels]) or CSR of as many columns
+        On either device; the maps stay there.
     n_components : int
     positions : tuple of int
     n_codes : int or None
@@ -88,14 +113,16 @@ def unstack(codes, n_components, positions, n_codes, dtype):
         For other shapes, NaN and infinity.
     """
     users = (n_components, *positions, *(() if n_codes is None else (n_codes,)))
-    expected = (codes.shape[0], prod(users)) if issparse(codes) else (len(codes), *users)
+    sparse = hasattr(codes, "tocsr")
+    expected = (codes.shape[0], prod(users)) if sparse else (len(codes), *users)
     if codes.shape != expected:
         raise ValueError(f"codes must have the shape {expected}, got {codes.shape}")
     maps = []
     for i in range(codes.shape[0]):
-        one = codes[[i]].toarray().reshape(users) if issparse(codes) else codes[i]
-        one = one[None] if n_codes is None else np.moveaxis(one, -1, 0)
-        maps.append(np.ascontiguousarray(one, dtype))
-        if not np.isfinite(maps[-1]).all():
+        one = codes[i : i + 1].toarray().reshape(users) if sparse else codes[i]
+        xp = array_module(one)
+        one = one[None] if n_codes is None else xp.moveaxis(one, -1, 0)
+        maps.append(xp.ascontiguousarray(one, dtype))
+        if not xp.isfinite(maps[-1]).all():
             raise ValueError(f"the codes of signal {i} contain NaN or infinity")
     return maps

@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 
 from sparseshare.devices import array_module, device_of, on_gpu, to_device
+from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.validation import check_axes, check_choice
 
 POOLINGS = ("sum", "mean", "max")
@@ -162,9 +163,9 @@ def pooled_magnitudes(indices, values, maps_shape, cells, n_signs):
 
     Parameters
     ----------
-    indices : ndarray of int64
-        Of the activations that are not zero, in maps of shape `maps_shape` laid out flat.
-    values : ndarray of float
+    indices : array of int64
+        Of the activations that are not zero, in maps of shape `maps_shape` laid out flat; on a GPU ascending.
+    values : array of float
         What they are.
     maps_shape : tuple of ints
         (n_channels, n_components, *positions), channels that have codes of their own.
@@ -174,8 +175,8 @@ def pooled_magnitudes(indices, values, maps_shape, cells, n_signs):
 
     Returns
     -------
-    ndarray of shape (n_cells, n_signs, n_components, n_channels)
-        Of the values' dtype; sums are taken in float64.
+    array of shape (n_cells, n_signs, n_components, n_channels)
+        Of the values' dtype and device; sums are taken in float64.
 
     Examples
     --------
@@ -189,18 +190,26 @@ def pooled_magnitudes(indices, values, maps_shape, cells, n_signs):
     array([5., 2., 1., 2., 4., 0.])
     """
     n_channels, n_components = maps_shape[:2]
-    channel, atom, *place = np.unravel_index(indices, maps_shape)
-    sign = (values < 0).astype(np.int64) if n_signs == 2 else np.zeros(len(values), np.int64)
     blocks_shape = (*cells.shape, n_signs, n_components, n_channels)
+    if on_gpu(values):
+        pool = kernels_for(device_of(values), "conv_pooling").pool_entries
+        blocks = pool(indices, values, maps_shape, cells.block_of, cells.shape, n_signs, cells.maximum)
+    else:
+        blocks = _pooled_blocks(indices, values, maps_shape, cells, blocks_shape)
+    features = cells.features(blocks.reshape(1, *cells.shape, n_signs, n_components * n_channels))[0]
+    return features.reshape(-1, n_signs, n_components, n_channels).astype(values.dtype, copy=False)
+
+
+def _pooled_blocks(indices, values, maps_shape, cells, blocks_shape):
+    channel, atom, *place = np.unravel_index(indices, maps_shape)
+    sign = (values < 0).astype(np.int64) if blocks_shape[-3] == 2 else np.zeros(len(values), np.int64)
     own = tuple(block[at] for block, at in zip(cells.block_of, place, strict=True))
     target = np.ravel_multi_index((*own, sign, atom, channel), blocks_shape)
     if cells.maximum:
         blocks = np.zeros(prod(blocks_shape))
         np.maximum.at(blocks, target, np.abs(values))
-    else:
-        blocks = np.bincount(target, np.abs(values), minlength=prod(blocks_shape))
-    features = cells.features(blocks.reshape(1, *cells.shape, n_signs, n_components * n_channels))[0]
-    return features.reshape(-1, n_signs, n_components, n_channels).astype(values.dtype, copy=False)
+        return blocks
+    return np.bincount(target, np.abs(values), minlength=prod(blocks_shape))
 
 
 def _gathered(cells, starts, axis, maximum):

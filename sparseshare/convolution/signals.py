@@ -4,6 +4,7 @@ from math import isqrt, prod
 
 import numpy as np
 
+from sparseshare.devices import array_module, device_of, on_gpu, resolve_device, to_device
 from sparseshare.validation import check_each_finite, check_image_shape, check_stack, compute_dtype
 
 from .atoms import FORMS, atoms_inside, check_atoms, spatial_axes
@@ -12,9 +13,9 @@ from .atoms import FORMS, atoms_inside, check_atoms, spatial_axes
 class ConvSignals:
     """Signals with as many channels each, in this room's form.
 
-    Item i is the signal number i, an ndarray of shape (n_codes, n_channels_of_atoms, *signal_shape), C-contiguous and
-    of `dtype`: (1, n_channels, ...) where one code makes all channels, (n_channels, 1, ...) where each has its own.
-    Missing samples are 0.
+    Item i is the signal number i, an array of shape (n_codes, n_channels_of_atoms, *signal_shape), C-contiguous, of
+    `dtype` and on `device`: (1, n_channels, ...) where one code makes all channels, (n_channels, 1, ...) where each has
+    its own. Missing samples are 0.
 
     Attributes
     ----------
@@ -33,13 +34,19 @@ class ConvSignals:
         1 where a sample of item i is observed, 0 where it is missing.
     dtype : numpy.dtype
         float32 or float64, what to compute in.
+    device : str
+        Where to compute: items, one at a time, are moved there.
+    home : str
+        Where the signals live, and what is made of them goes.
     """
 
-    def __init__(self, arrays, n_axes, n_channels, *, separate=False, missing=None, flat=False):
+    def __init__(self, arrays, n_axes, n_channels, *, separate=False, missing=None, flat=False, device=None):
         self.arrays, self.n_axes, self.n_channels = arrays, n_axes, n_channels
+        self.home = device_of(arrays if hasattr(arrays, "ndim") else arrays[0])
+        self.device = self.home if device is None else device
         self.separate, self.missing, self.flat = separate and n_channels is not None, missing, flat
         self.n_signals = len(arrays)
-        stacked = isinstance(arrays, np.ndarray)
+        stacked = hasattr(arrays, "ndim")
         self.dtype = compute_dtype(arrays) if stacked else compute_dtype(*arrays)
         shapes = {arrays.shape[1:]} if stacked else {array.shape for array in arrays}
         self.same_shape = tuple(shapes.pop())[:n_axes] if len(shapes) == 1 else None
@@ -48,10 +55,15 @@ class ConvSignals:
         return self.n_signals
 
     def __getitem__(self, number):
-        signal = np.array(self._channels_first(self.arrays[number]), self.dtype, order="C")
+        return to_device(self._at_home(number), self.device)
+
+    def _at_home(self, number):
+        """Signal `number` where it lives."""
+        xp = array_module(self.arrays[number])
+        signal = xp.array(self._channels_first(self.arrays[number]), self.dtype, order="C")
         missing = self._missing(number)
         if missing is not None:
-            signal[np.broadcast_to(missing, signal.shape)] = 0
+            signal[xp.broadcast_to(missing, signal.shape)] = 0
         return signal
 
     def shape(self, number):
@@ -79,9 +91,8 @@ class ConvSignals:
     def check_finite(self):
         """Refuse NaN and infinity outside the mask, and signals without any observed sample."""
         for number in range(self.n_signals):
-            signal = np.asarray(self.arrays[number])
-            if signal.dtype.kind == "f":
-                signal = self[number]
+            if np.dtype(self.arrays[number].dtype).kind == "f":
+                signal = self._at_home(number)
                 hint = "; where samples are missing, encode with mask='nan'" if self.missing is None else ""
                 check_each_finite(signal[None], number, one="signal", hint=hint)
             missing = self._missing(number)
@@ -92,10 +103,8 @@ class ConvSignals:
         """Where samples are missing, in a shape that broadcasts to that of the signal; None if none are."""
         if self.missing is None:
             return None
-        if isinstance(self.missing, str):
-            missing = np.isnan(self.arrays[number])
-        else:
-            missing = np.asarray(self.missing[number])
+        xp = array_module(self.arrays[number])
+        missing = xp.isnan(self.arrays[number]) if isinstance(self.missing, str) else xp.asarray(self.missing[number])
         if missing.ndim > self.n_axes:
             return self._channels_first(missing)
         return missing[None, None]
@@ -103,7 +112,7 @@ class ConvSignals:
     def _channels_first(self, array):
         if self.n_channels is None:
             return array[None, None]
-        channels = np.moveaxis(array, -1, 0)
+        channels = array_module(array).moveaxis(array, -1, 0)
         return channels[:, None] if self.separate else channels[None]
 
 
@@ -121,11 +130,19 @@ class _Observed:
         missing = signals._missing(number)
         shape = (1, 1) if signals.n_channels is None else (signals.n_channels, 1)
         shape = shape if signals.separate else shape[::-1]
-        return np.where(np.broadcast_to(missing, (*shape, *signals.shape(number))), 0, 1).astype(signals.dtype)
+        xp = array_module(missing)
+        observed = xp.where(xp.broadcast_to(missing, (*shape, *signals.shape(number))), 0, 1).astype(signals.dtype)
+        return to_device(observed, signals.device)
+
+
+def device_for(device, X, *arrays):
+    """Where to compute for signals, of which there may be a list, and for other arrays: see `resolve_device`."""
+    each = X if isinstance(X, list | tuple) else [X]
+    return resolve_device(device, *each, *arrays)
 
 
 def check_conv_signals(
-    X, n_axes, n_channels=None, *, image_shape=None, fitted_shape=None, mask=None, name="X"
+    X, n_axes, n_channels=None, *, image_shape=None, fitted_shape=None, mask=None, name="X", device=None
 ):  # fmt: skip
     """Accept signals without copying them.
 
@@ -146,6 +163,8 @@ def check_conv_signals(
         True where a sample is missing; "nan": where X is NaN.
     name : str, default="X"
         What the messages call it.
+    device : str or None, default=None
+        Where to compute; None is where the signals live.
 
     Returns
     -------
@@ -181,6 +200,9 @@ def check_conv_signals(
         mask = _unflatten_mask(mask, array.shape, shape)
         array = array.reshape(len(array), *shape)
     if isinstance(array, list):
+        homes = sorted({device_of(one) for one in array})
+        if len(homes) > 1:
+            raise TypeError(f"signals of {name} live on {' and '.join(homes)}: move them to one device")
         _check_list(array, n_axes, image_shape, name)
         one = array[0].shape
     else:
@@ -191,25 +213,25 @@ def check_conv_signals(
         has = "no channel axis" if channels is None else f"{channels} channel(s)"
         raise ValueError(f"the atoms have {n_channels} channel(s), the signals of {name} have {has}")
     mask = _check_mask(mask, array, n_axes)
-    signals = ConvSignals(array, n_axes, channels, separate=n_channels is None, missing=mask, flat=flat)
+    signals = ConvSignals(array, n_axes, channels, separate=n_channels is None, missing=mask, flat=flat, device=device)
     signals.check_finite()
     return signals
 
 
-def check_atoms_and_signals(atoms, X, *, channels="auto", mask=None, image_shape=None, fitted_shape=None):
+def check_atoms_and_signals(atoms, X, *, channels="auto", mask=None, image_shape=None, fitted_shape=None, device=None):
     """Atoms and signals that belong together, in this room's forms.
 
     Parameters
     ----------
     atoms : array-like of shape (n_components, *support[, n_channels])
-    X, mask, image_shape, fitted_shape : as in `check_conv_signals`
+    X, mask, image_shape, fitted_shape, device : as in `check_conv_signals`
     channels : bool or "auto", default="auto"
         As in `spatial_axes`.
 
     Returns
     -------
-    atoms : ndarray of shape (n_components, n_channels or 1, *support)
-        Of the signals' dtype.
+    atoms : array of shape (n_components, n_channels or 1, *support)
+        Of the signals' dtype, and on their device.
     signals : ConvSignals
 
     Raises
@@ -219,10 +241,10 @@ def check_atoms_and_signals(atoms, X, *, channels="auto", mask=None, image_shape
     atoms = check_atoms(atoms)
     n_axes, n_channels = spatial_axes(atoms.shape, X, channels, image_shape=image_shape or fitted_shape)
     signals = check_conv_signals(
-        X, n_axes, n_channels, image_shape=image_shape, fitted_shape=fitted_shape, mask=mask
+        X, n_axes, n_channels, image_shape=image_shape, fitted_shape=fitted_shape, mask=mask, device=device
     )  # fmt: skip
     check_support(atoms.shape[1 : n_axes + 1], signals)
-    return atoms_inside(atoms, n_channels, signals.dtype), signals
+    return to_device(atoms_inside(atoms, n_channels, signals.dtype), signals.device), signals
 
 
 def check_support(support, signals):
@@ -240,7 +262,7 @@ def as_given(signal, n_channels):
     """A signal in this room's form, (n_codes, n_channels_of_atoms, *signal_shape), as users have it."""
     if n_channels is None:
         return signal[0, 0]
-    return np.moveaxis(signal.reshape(n_channels, *signal.shape[2:]), 0, -1)
+    return array_module(signal).moveaxis(signal.reshape(n_channels, *signal.shape[2:]), 0, -1)
 
 
 def _guessed_shape(n_features, n_axes, n_channels, name):
@@ -299,7 +321,7 @@ def _check_list(arrays, n_axes, image_shape, name):
 def _unflatten_mask(mask, rows_shape, shape):
     if mask is None or isinstance(mask, str | list) or np.shape(mask) != rows_shape:
         return mask
-    return np.asarray(mask).reshape(len(mask), *shape)
+    return array_module(mask).asarray(mask).reshape(len(mask), *shape)
 
 
 def _check_mask(mask, arrays, n_axes):
@@ -312,12 +334,13 @@ def _check_mask(mask, arrays, n_axes):
     if isinstance(arrays, list):
         if not isinstance(mask, list | tuple) or len(mask) != len(arrays):
             raise ValueError(f"{rule}: for a list of {len(arrays)} signals, a list of as many masks")
-        for number, (own, array) in enumerate(zip(mask, arrays, strict=True)):
-            _check_one_mask(np.asarray(own), array.shape, n_axes, f"{rule}; for signal {number}")
-        return [np.asarray(own) for own in mask]
-    mask = np.asarray(mask)
+        masks = [own if on_gpu(own) else np.asarray(own) for own in mask]
+        for number, (own, array) in enumerate(zip(masks, arrays, strict=True)):
+            _check_one_mask(own, array.shape, n_axes, f"{rule}; for signal {number}")
+        return [to_device(own, device_of(array)) for own, array in zip(masks, arrays, strict=True)]
+    mask = mask if on_gpu(mask) else np.asarray(mask)
     _check_one_mask(mask, arrays.shape, n_axes + 1, rule)
-    return mask
+    return to_device(mask, device_of(arrays))
 
 
 def _check_one_mask(mask, shape, n_leading, rule):

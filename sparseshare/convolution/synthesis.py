@@ -3,22 +3,24 @@
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
+from sparseshare.devices import array_module, computing_on, device_of, on_gpu, to_device
 from sparseshare.threads import run_in_threads, thread_count
 from sparseshare.validation import check_axes, check_kind, compute_dtype
 
 from .atoms import atoms_inside
+from .device_operator import DeviceConvolution
 from .geometry import Geometry
 from .layout import unstack
 from .operator import Convolution
 from .signals import as_given
 
 
-def signals_of(codes, atoms, boundary, *, channels="auto", shape=None, separate=False, n_jobs=None):
+def signals_of(codes, atoms, boundary, *, channels="auto", shape=None, separate=False, n_jobs=None, device="cpu"):
     """The sums of maps' convolutions with their atoms.
 
     Parameters
     ----------
-    codes : ndarray of shape (n_samples, n_components, *positions[, n_channels]), or CSR with these axes in a row
+    codes : array of shape (n_samples, n_components, *positions[, n_channels]), or CSR with these axes in a row
         The last axis only where each channel has codes of its own.
     atoms : ndarray of shape (n_components, *support[, n_channels])
     boundary : {"circular", "full", "valid"}
@@ -31,11 +33,13 @@ def signals_of(codes, atoms, boundary, *, channels="auto", shape=None, separate=
         Whether the signals of codes in CSR have an axis of channels if there is only one channel.
     n_jobs : int or None, default=None
         Threads; the signals do not depend on it.
+    device : str, default="cpu"
+        "cpu" or "cuda:N".
 
     Returns
     -------
-    ndarray of shape (n_samples, *signal_shape[, n_channels])
-        float32 if the codes are float32, else float64.
+    array of shape (n_samples, *signal_shape[, n_channels])
+        float32 if the codes are float32, else float64; it lives where the codes do.
 
     Raises
     ------
@@ -51,14 +55,17 @@ def signals_of(codes, atoms, boundary, *, channels="auto", shape=None, separate=
     >>> signals_of(maps, np.array([[1.0, 2.0, 3.0]]), "circular").round(6) + 0.0
     array([[0., 2., 4., 6., 0., 0.]])
     """
-    codes = csr_array(codes) if issparse(codes) else np.asarray(codes)
+    if not on_gpu(codes):
+        codes = csr_array(codes) if issparse(codes) else np.asarray(codes)
     check_kind(codes, "codes")
-    form = _form_of_rows if issparse(codes) else _form_of_maps
+    form = _form_of_rows if hasattr(codes, "tocsr") else _form_of_maps
     geometry, has_channels, n_codes = form(codes, atoms.shape, boundary, channels, shape, separate)
     dtype = compute_dtype(codes)
     inside = atoms_inside(atoms, atoms.shape[-1] if has_channels else None, dtype)
     n_channels = atoms.shape[-1] if has_channels else n_codes
     n_samples, n_threads = codes.shape[0], thread_count(n_jobs)
+    if device != "cpu":
+        return _signals_by_gpu(codes, to_device(inside, device), geometry, n_codes, n_channels, dtype)
     operator = Convolution(inside, geometry, n_threads if n_samples < n_threads else 1)
     operator.spectra  # noqa: B018 - computed once, before threads share them
     signals = np.empty((n_samples, *geometry.signal_shape, *([] if n_channels is None else [n_channels])), dtype)
@@ -68,6 +75,20 @@ def signals_of(codes, atoms, boundary, *, channels="auto", shape=None, separate=
         signals[number] = as_given(operator.synthesize(maps), n_channels)
 
     run_in_threads(work, n_samples, n_threads if n_samples >= n_threads else 1)
+    return signals
+
+
+def _signals_by_gpu(codes, atoms, geometry, n_codes, n_channels, dtype):
+    """`signals_of` on the device of the atoms, a signal at a time."""
+    device, home = device_of(atoms), device_of(codes)
+    operator = DeviceConvolution(atoms, geometry)
+    shape = (codes.shape[0], *geometry.signal_shape, *([] if n_channels is None else [n_channels]))
+    with computing_on(device):
+        signals = (np if home == "cpu" else array_module(atoms)).empty(shape, dtype)
+        for number in range(codes.shape[0]):
+            maps = unstack(codes[number : number + 1], len(atoms), geometry.positions, n_codes, dtype)[0]
+            signal = as_given(operator.synthesize(to_device(maps, device)), n_channels)
+            signals[number] = to_device(signal, home)
     return signals
 
 

@@ -3,11 +3,10 @@
 from math import prod
 
 import numpy as np
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sparseshare.devices import Movable, resolve_device
+from sparseshare.devices import Movable, array_module, on_gpu, to_device, to_host
 from sparseshare.threads import run_in_threads
 from sparseshare.validation import (
     check_bool,
@@ -22,7 +21,7 @@ from .encode import warn_about
 from .encoder import ConvOptions, Encoder
 from .layout import lay_out
 from .pooling import POOLINGS, CellGrid, pooled_magnitudes
-from .signals import check_atoms_and_signals
+from .signals import check_atoms_and_signals, device_for
 from .synthesis import signals_of
 
 
@@ -43,7 +42,7 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_cells * n_signs * n_components)
+        array of shape (n_samples, n_cells * n_signs * n_components)
             Cell by cell, positive parts before negative ones with `split_sign`, else magnitudes;
             `get_feature_names_out` has the names. Times n_channels where each channel has codes of its own. float32 if
             the signals are float32, else float64.
@@ -60,13 +59,14 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
         encoder, signals = self._prepared(X)
         grid = self._cells(signals.n_axes)
         cells = {shape: grid.on(encoder.positions(shape)) for shape in {signals.shape(i) for i in range(len(signals))}}
-        solutions = self._solve(encoder, signals, sparse=True)
+        solutions = self._solve(encoder, signals, sparse=True, home=None)
         n_codes = signals.n_channels if signals.separate else 1
-        rows = np.empty((len(signals), grid.n_cells, n_signs, len(encoder.atoms), n_codes), signals.dtype)
-        for number, (row, solution) in enumerate(zip(rows, solutions, strict=True)):
-            maps = solution.maps
-            row[:] = pooled_magnitudes(maps.indices, maps.values, maps.shape, cells[signals.shape(number)], n_signs)
-        return rows.reshape(len(rows), -1)
+        xp = array_module(encoder.atoms)
+        rows = xp.empty((len(signals), grid.n_cells, n_signs, len(encoder.atoms), n_codes), signals.dtype)
+        for number, solution in enumerate(solutions):
+            maps, own = solution.maps, cells[signals.shape(number)]
+            rows[number] = pooled_magnitudes(maps.indices, maps.values, maps.shape, own, n_signs)
+        return to_device(rows.reshape(len(rows), -1), signals.home)
 
     def encode(self, X, mask=None):
         """Activation maps.
@@ -79,7 +79,7 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_components, *positions[, n_channels]), csr_array, or a list
+        array of shape (n_samples, n_components, *positions[, n_channels]), csr_array, or a list
             Signed codes, whatever `split_sign`. Channels only if each has codes of its own. With `sparse_output` a
             csr_array with a row a signal, these axes laid out in their order. Signals of different sizes give a list of
             maps (n_components, *positions[, n_channels]) or of csr_arrays of one row.
@@ -93,7 +93,7 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
         """
         self._check_is_ready()
         encoder, signals = self._prepared(X, mask)
-        solutions = self._solve(encoder, signals, sparse=bool(self.sparse_output))
+        solutions = self._solve(encoder, signals, sparse=bool(self.sparse_output), home=signals.home)
         return lay_out(solutions, signals, bool(self.sparse_output))
 
     def inverse_transform(self, X, shapes=None):
@@ -102,14 +102,14 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
         Parameters
         ----------
         X : maps as `encode` returns them
-            Pooled rows of `transform` have lost where atoms lie, and are refused.
+            On either device. Pooled rows of `transform` have lost where atoms lie, and are refused.
         shapes : tuple of ints or list of tuples, default=None
             Spatial shape of the signals, for codes in csr_arrays; of each for a list of these. None: `image_shape`, or
             the shape of the training signals.
 
         Returns
         -------
-        ndarray of shape (n_samples, *signal_shape[, n_channels]), or list of signals for a list
+        array of shape (n_samples, *signal_shape[, n_channels]), or list of signals for a list
         """
         self._check_is_ready()
         self._check_parameters()
@@ -120,7 +120,9 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
         each = shapes if isinstance(shapes, list) else [shapes] * len(X)
         if len(each) != len(X):
             raise ValueError(f"shapes are of {len(each)} signals, but there are maps of {len(X)}")
-        codes = [maps if issparse(maps) else np.asarray(maps)[None] for maps in X]
+        codes = [
+            maps if hasattr(maps, "tocsr") else maps[None] if on_gpu(maps) else np.asarray(maps)[None] for maps in X
+        ]  # fmt: skip
         return [self._synthesized(maps, shape)[0] for maps, shape in zip(codes, each, strict=True)]
 
     def score(self, X, y=None):
@@ -141,8 +143,9 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
         """
         self._check_is_ready()
         encoder, signals = self._prepared(X)
-        solutions = self._solve(encoder, signals, sparse=True)
-        moments = np.zeros((len(signals), 3, signals.n_channels or 1))  # sums, sums of squares, squared errors
+        solutions = self._solve(encoder, signals, sparse=True, home=None)
+        xp = array_module(encoder.atoms)
+        moments = xp.zeros((len(signals), 3, signals.n_channels or 1))  # sums, sums of squares, squared errors
         sizes = [prod(signals.shape(number)) for number in range(len(signals))]
 
         def work(number, _):
@@ -150,10 +153,10 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
             maps = solutions[number].maps
             left = (signal - encoder.operator(signals.shape(number)).synthesize(maps.dense())).astype(np.float64)
             signal, left = (array.reshape(moments.shape[2], -1) for array in (signal.astype(np.float64), left))
-            moments[number] = signal.sum(axis=1), (signal**2).sum(axis=1), (left**2).sum(axis=1)
+            moments[number] = xp.stack([signal.sum(axis=1), (signal**2).sum(axis=1), (left**2).sum(axis=1)])
 
         run_in_threads(work, len(signals), encoder.n_threads)
-        sums, squares, errors = moments.sum(axis=0)
+        sums, squares, errors = to_host(moments).sum(axis=0)
         error, variance = float(errors.sum()), float((squares - sums**2 / sum(sizes)).sum())
         if variance <= 1e-12 * squares.sum():
             return 1.0 if error == 0 else 0.0
@@ -256,10 +259,14 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
             return None
         return self.signal_shape_ + (() if self.n_channels_ is None else (self.n_channels_,))
 
+    def _device(self, X, *arrays):
+        """Where to compute for signals or codes X, and arrays that belong to them."""
+        return device_for(self.device, X, self._atoms(), *(array for array in arrays if on_gpu(array)))
+
     def _prepared(self, X, mask=None, reset=False):
         """What codes signals, and the checked signals."""
         self._check_parameters()
-        resolve_device(self.device, X)
+        device = self._device(X, mask, self.weights)
         if not reset:  # before image_shape is looked at: this says what fit saw
             self._check_columns(X, reset=False)
         atoms, signals = check_atoms_and_signals(
@@ -269,6 +276,7 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
             mask=mask,
             image_shape=self.image_shape,
             fitted_shape=None if reset else self._fitted_shape,
+            device=device,
         )
         self._cells(signals.n_axes)
         if reset:
@@ -284,21 +292,22 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
         """The penalty in absolute terms: of the training signals where it is relative."""
         return self.alpha_ if self.alpha_relative and self.solver != "omp" else encoder.alpha(signals, signals.masks)
 
-    def _solve(self, encoder, signals, sparse):
+    def _solve(self, encoder, signals, sparse, home=None):
+        """Codes that go to `home`, or stay where they are computed."""
         encoder.check_memory(signals, signals.masks, sparse)
         alpha = self._alpha(encoder, signals)
-        solutions = encoder.encode(signals, alpha, masks=signals.masks, sparse=sparse)
+        solutions = encoder.encode(signals, alpha, masks=signals.masks, sparse=sparse, home=home)
         warn_about(solutions, encoder, signals, signals.masks, alpha, stacklevel=4)
         return solutions
 
     def _synthesized(self, codes, shape):
         """Signals of one shape from their codes."""
-        atoms = self._atoms()
-        if shape is None and issparse(codes):
+        atoms, device = self._atoms(), self._device(codes)
+        if shape is None and hasattr(codes, "tocsr"):
             shape = self._shape_of_rows(atoms)
         return signals_of(
             codes, atoms, self.boundary, channels=self._channels(), shape=shape,
-            separate=getattr(self, "_separate", False), n_jobs=self.n_jobs,
+            separate=getattr(self, "_separate", False), n_jobs=self.n_jobs, device=device,
         )  # fmt: skip
 
     def _shape_of_rows(self, atoms):

@@ -65,7 +65,7 @@ __device__ __forceinline__ void block_sums(double (&sums)[COUNT], double* parts,
 // Images and residuals, (B, n) and with `inset` (B, J C, *grid); sums (B, blocks, 2): |r|^2 and <x, r>. `made` are the
 // images of the new maps.
 // instance: aim<float> registers 64
-// instance: aim<double> registers 64
+// instance: aim<double> registers 72
 template <typename T>
 __global__ void __launch_bounds__(256, 2) aim(const double* __restrict__ state, const T* __restrict__ target,
                                            const T* __restrict__ mask, const T* __restrict__ made,
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(256, 2) aim(const double* __restrict__ state, 
 
 // Sums over the images of the new maps, (B, blocks, 2): |x - W D z|^2 and the squared length of their step. The images
 // come in the grid as D z, and go to `made` as W D z.
-// instance: look<float> registers 64
+// instance: look<float> registers 56
 // instance: look<double> registers 64
 template <typename T>
 __global__ void __launch_bounds__(256, 2) look(const double* __restrict__ state, const T* __restrict__ target,
@@ -163,8 +163,8 @@ struct Entry {
 
 // Maps of one atom of one of the J signals (blockIdx.y) of a problem (blockIdx.z), in the grid where they have an inset.
 // sums (B, J K, blocks, 4): the largest |c| over its weight, |new - y|^2, <new - y, new - codes>, and the weighted norm.
-// instance: step<float> registers 64
-// instance: step<double> registers 64
+// instance: step<float> registers 56
+// instance: step<double> registers 80
 template <typename T>
 __global__ void __launch_bounds__(256, 2) step(const double* __restrict__ state, const T* __restrict__ slopes,
                                             const T* __restrict__ weights, const int weights_a_map,
@@ -243,8 +243,8 @@ __device__ __forceinline__ T epsilon_norm(const T* slopes, const long long strid
 }
 
 // `step` where an l2 norm over the J signals is part of the penalty: blockIdx.y is the atom, sums (B, K, blocks, 4).
-// instance: joint_step<float> registers 80
-// instance: joint_step<double> registers 96
+// instance: joint_step<float> registers 128
+// instance: joint_step<double> registers 128
 template <typename T>
 __global__ void __launch_bounds__(256, 2) joint_step(const double* __restrict__ state, const T* __restrict__ slopes,
                                                   const T* __restrict__ weights, const int weights_a_map,
@@ -407,8 +407,8 @@ __global__ void __launch_bounds__(THREADS) decide(const double* __restrict__ aim
 }
 
 // The maps of some problems, (n, J K, *positions), without their grid.
-// instance: take<float> registers 40
-// instance: take<double> registers 40
+// instance: take<float> registers 32
+// instance: take<double> registers 32
 template <typename T>
 __global__ void __launch_bounds__(256, 2) take(const double* __restrict__ state, const int* __restrict__ problems,
                                             const int* __restrict__ inset, const T* __restrict__ codes,
