@@ -7,7 +7,7 @@ from .pursuit import budgets
 
 def solve_threshold(problem, tile, tol):
     """Soft-thresholded correlations: the lasso's solution for orthonormal atoms."""
-    kernels_for("cpu", "thresholding").threshold_tile(
+    kernels_for(tile.device, "thresholding").threshold_tile(
         tile.correlations, problem.penalties(tile.rows, tile.units), problem.positive, tile.indices, tile.values,
         tile.counts,
     )  # fmt: skip
@@ -16,7 +16,7 @@ def solve_threshold(problem, tile, tol):
 def solve_iht(problem, tile, tol):
     """Normalised iterative hard thresholding (Blumensath and Davies 2010)."""
     counts, _ = budgets(problem, tile)
-    kernels_for("cpu", "thresholding").iht_tile(
+    kernels_for(tile.device, "thresholding").iht_tile(
         tile.correlations, tile.norms2, problem.gram, counts, problem.safe_step, tol, problem.max_iter,
         problem.positive, tile.indices, tile.values, tile.counts, tile.gaps, tile.iterations, tile.status,
     )  # fmt: skip
