@@ -1,23 +1,29 @@
 """Penalties to choose from, the rule that chooses, and what an estimator tells about its choice."""
 
 import numpy as np
-from scipy.sparse import issparse
 
 from sparseshare.coding.tiles import product_of_rows
+from sparseshare.devices import array_module, computing_on, on_gpu, to_device
 from sparseshare.learning.statistics import dense_rows
 from sparseshare.learning.transformer import SparseTransformer
 from sparseshare.validation import check_choice, check_number
 
 RULES = ("best", "one_standard_error")
 _BLOCK = 4096  # signals that are held dense at once
+_BLOCK_ON_GPU = 65_536
 
 
 class PenaltyChooser(SparseTransformer):
     """A transformer that chooses its penalty while it fits.
 
     Subclasses have the parameters `alphas`, `n_alphas`, `alpha_min_ratio`, `cv`, `rule`, `random_state` and `verbose`
-    beside those of `SparseTransformer`.
+    beside those of `SparseTransformer`. What they tell about the choice stays in the memory of the host.
     """
+
+    _stays_on_host = (
+        *SparseTransformer._stays_on_host, "alphas_", "mse_path_", "mean_mse_", "standard_error_", "seen_mse_",
+        "n_nonzero_path_",
+    )  # fmt: skip
 
     def _check_choice_parameters(self):
         of = type(self).__name__
@@ -38,11 +44,13 @@ class PenaltyChooser(SparseTransformer):
                 f"Found array with {X.shape[1]} feature(s) (shape={X.shape}) while a minimum of 2 is required by "
                 f"{type(self).__name__}: one entry to hold out and one to code from"
             )
-        for start in range(0, X.shape[0], _BLOCK):
-            block = X[start : start + _BLOCK]
-            if not np.isfinite(block.data if issparse(block) else block).all():
+        size = _BLOCK_ON_GPU if on_gpu(X) else _BLOCK
+        for start in range(0, X.shape[0], size):
+            block = X[start : start + size]
+            block = block.data if hasattr(block, "tocsr") else block
+            if not bool(array_module(X).isfinite(block).all()):
                 raise ValueError(
-                    f"X contains NaN or infinity in rows {start} to {min(start + _BLOCK, X.shape[0]) - 1}: every entry "
+                    f"X contains NaN or infinity in rows {start} to {min(start + size, X.shape[0]) - 1}: every entry "
                     "must be a finite number"
                 )
         return X, dtype
@@ -111,26 +119,39 @@ def check_penalties(alphas, of):
     return np.unique(array)[::-1].copy()
 
 
-def largest_penalty(X, dictionary, positive=False):
+def largest_penalty(X, dictionary, positive=False, device="cpu"):
     """The least penalty at which every code is zero: the largest correlation of a signal and an atom.
 
     Parameters
     ----------
-    X : ndarray or CSR array of shape (n_samples, n_features)
+    X : array or CSR array of shape (n_samples, n_features)
     dictionary : ndarray of shape (n_components, n_features)
     positive : bool, default=False
         For codes without negative entries, by which only positive correlations count.
+    device : str, default="cpu"
+        Where to compute, as `resolve_device` returns it.
 
     Returns
     -------
     float
     """
-    largest = 0.0
-    for start in range(0, X.shape[0], _BLOCK):
-        rows = dense_rows(X, slice(start, start + _BLOCK), dictionary.dtype)
-        correlations = product_of_rows(rows, dictionary.T.astype(np.float64))
-        largest = max(largest, float((correlations if positive else np.abs(correlations)).max()))
+    largest, size = 0.0, _BLOCK if device == "cpu" else _BLOCK_ON_GPU
+    atoms = dictionary.T.astype(np.float64)
+    with computing_on(device):
+        for start in range(0, X.shape[0], size):
+            rows = to_device(dense_rows(X, slice(start, start + size), dictionary.dtype), device)
+            if device == "cpu":
+                correlations = product_of_rows(rows, atoms)
+            else:
+                atoms = to_device(atoms, device)
+                correlations = rows.astype(np.float64) @ atoms
+            largest = max(largest, float((correlations if positive else abs(correlations)).max()))
     return largest
+
+
+def some_rows(X, rows):
+    """Rows of an array, dense or sparse, by a NumPy array of their numbers; where X lives."""
+    return X[array_module(X).asarray(rows)]
 
 
 def chosen_index(mean, standard_error, rule):

@@ -7,13 +7,14 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from sparseshare.devices import on_gpu
 from sparseshare.learning.learner import DictionaryLearner
 from sparseshare.learning.online import MiniBatchDictionaryLearning
 from sparseshare.learning.statistics import dense_rows
 from sparseshare.learning.transformer import PENALISED
 from sparseshare.validation import check_number
 
-from .choice import PenaltyChooser
+from .choice import PenaltyChooser, some_rows
 from .heldout import entry_folds, heldout_errors
 
 _ENTRY_FOLDS = 5  # the entries of a signal that are hidden at a time: a fifth
@@ -166,11 +167,11 @@ class DictionaryLearningCV(PenaltyChooser):
         for part in range(self.cv):
             own, others = np.flatnonzero(parts == part), np.flatnonzero(parts != part)
             for a, alpha in enumerate(alphas):
-                fitted = clone(learner).set_params(alpha=float(alpha)).fit(X[others])
+                fitted = clone(learner).set_params(alpha=float(alpha)).fit(some_rows(X, others))
                 errors = heldout_errors(
-                    X[own], fitted.components_.astype(dtype, copy=False), alphas[a : a + 1], folds[own],
+                    some_rows(X, own), fitted.components_.astype(dtype, copy=False), alphas[a : a + 1], folds[own],
                     positive=fitted.positive_code, tol=fitted.transform_tol, max_iter=fitted.transform_max_iter,
-                    n_jobs=fitted.n_jobs,
+                    n_jobs=fitted.n_jobs, device=fitted._device(X),
                 )  # fmt: skip
                 by_part[a, part] = errors.signals[0].mean()
                 by_signal[a, own] = errors.signals[0]
@@ -254,6 +255,7 @@ class DictionaryLearningCV(PenaltyChooser):
 
 def _mean_square(X):
     """Mean of the squared entries."""
-    blocks = range(0, X.shape[0], 4096)
-    total = sum(float(np.square(dense_rows(X, slice(i, i + 4096), np.float64)).sum()) for i in blocks)
+    size = 65_536 if on_gpu(X) else 4096
+    blocks = (dense_rows(X, slice(i, i + size), np.float64) for i in range(0, X.shape[0], size))
+    total = sum(float((block * block).sum()) for block in blocks)
     return total / (X.shape[0] * X.shape[1])

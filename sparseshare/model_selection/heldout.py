@@ -5,9 +5,11 @@ from typing import NamedTuple
 import numpy as np
 
 from sparseshare.coding.path import sparse_encode_path
+from sparseshare.devices import array_module, computing_on, to_device, to_host
 from sparseshare.learning.statistics import dense_rows
 
 _BLOCK = 2048  # signals whose masks, codes and predictions exist at once
+_BLOCK_ON_GPU = 32_768
 
 
 class HeldoutErrors(NamedTuple):
@@ -66,7 +68,9 @@ def entry_folds(n_samples, n_features, n_folds, random_state):
     return folds
 
 
-def heldout_errors(X, dictionary, alphas, folds, *, positive=False, tol=1e-6, max_iter=1000, n_jobs=None, report=None):
+def heldout_errors(
+    X, dictionary, alphas, folds, *, positive=False, tol=1e-6, max_iter=1000, n_jobs=None, device="cpu", report=None
+):
     """Hold out the entries of one fold after the other, code the signals from the rest, predict what was held out.
 
     With a share s of a signal's entries observed, its penalty is ``alpha * sqrt(s)``: as far above the noise of an
@@ -74,8 +78,8 @@ def heldout_errors(X, dictionary, alphas, folds, *, positive=False, tol=1e-6, ma
 
     Parameters
     ----------
-    X : ndarray or CSR array of shape (n_samples, n_features)
-    dictionary : ndarray of shape (n_components, n_features)
+    X : array or CSR array of shape (n_samples, n_features)
+    dictionary : array of shape (n_components, n_features)
         In the dtype to compute in.
     alphas : ndarray of shape (n_alphas,)
     folds : ndarray of int of shape (n_samples, n_features)
@@ -84,6 +88,8 @@ def heldout_errors(X, dictionary, alphas, folds, *, positive=False, tol=1e-6, ma
     tol : float, default=1e-6
     max_iter : int, default=1000
     n_jobs : int or None, default=None
+    device : str, default="cpu"
+        Where to compute, as `resolve_device` returns it.
     report : callable or None, default=None
         Called with the number of a fold and its errors at all penalties when the fold is done.
 
@@ -95,25 +101,39 @@ def heldout_errors(X, dictionary, alphas, folds, *, positive=False, tol=1e-6, ma
     n_folds, n_alphas = int(folds.max()) + 1, len(alphas)
     by_fold, seen = np.zeros((n_alphas, n_folds)), np.zeros(n_alphas)
     by_signal, n_nonzero = np.zeros((n_alphas, n_samples)), np.zeros(n_alphas)
-    settings = dict(positive=positive, tol=tol, max_iter=max_iter)
-    for fold in range(n_folds):
-        n_held = 0
-        for start in range(0, n_samples, _BLOCK):
-            rows = slice(start, min(start + _BLOCK, n_samples))
-            signals, held = dense_rows(X, rows, dictionary.dtype), folds[rows] == fold
-            n_held += np.count_nonzero(held)
-            for a, codes in enumerate(masked_path(signals, dictionary, alphas, held, n_jobs=n_jobs, **settings)):
-                errors = np.square(signals - codes @ dictionary, dtype=np.float64)
-                unseen = np.where(held, errors, 0).sum(axis=1)
-                by_fold[a, fold] += unseen.sum()
-                by_signal[a, rows] += unseen
-                seen[a] += errors.sum() - unseen.sum()
-                n_nonzero[a] += np.count_nonzero(codes.data)
-        by_fold[:, fold] /= n_held
-        if report is not None:
-            report(fold, by_fold[:, fold])
+    settings = dict(positive=positive, tol=tol, max_iter=max_iter, n_jobs=n_jobs)
+    size = _BLOCK if device == "cpu" else _BLOCK_ON_GPU
+    dictionary = to_device(dictionary, device)
+    with computing_on(device):
+        for fold in range(n_folds):
+            n_held = 0
+            for start in range(0, n_samples, size):
+                rows = slice(start, min(start + size, n_samples))
+                signals, held = to_device(dense_rows(X, rows, dictionary.dtype), device), folds[rows] == fold
+                n_held += np.count_nonzero(held)
+                unseen, rest, non_zeros = _errors(signals, dictionary, alphas, held, settings)
+                by_fold[:, fold] += unseen.sum(axis=1)
+                by_signal[:, rows] += unseen
+                seen += rest
+                n_nonzero += non_zeros
+            by_fold[:, fold] /= n_held
+            if report is not None:
+                report(fold, by_fold[:, fold])
     n_seen = (n_folds - 1) * n_samples * n_features
     return HeldoutErrors(by_fold, by_signal / n_features, seen / n_seen, n_nonzero / (n_folds * n_samples))
+
+
+def _errors(signals, dictionary, alphas, held, settings):
+    """Of one block at every penalty: unseen errors a signal, the sum of the others, non-zeros; on the host."""
+    xp = array_module(signals)
+    hidden = xp.asarray(held)
+    parts = [[], [], []]
+    for codes in masked_path(signals, dictionary, alphas, held, **settings):
+        errors = xp.square(signals - codes @ dictionary, dtype=np.float64)
+        unseen = xp.where(hidden, errors, 0).sum(axis=1)
+        for part, value in zip(parts, (unseen, errors.sum() - unseen.sum(), xp.count_nonzero(codes.data)), strict=True):
+            part.append(value)
+    return (to_host(xp.stack([xp.asarray(value) for value in part])) for part in parts)
 
 
 def masked_path(X, dictionary, alphas, held, *, n_jobs=None, **settings):
@@ -121,24 +141,27 @@ def masked_path(X, dictionary, alphas, held, *, n_jobs=None, **settings):
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
-    dictionary : ndarray of shape (n_components, n_features)
+    X : array of shape (n_samples, n_features)
+        Where the codes are computed, and stay.
+    dictionary : array of shape (n_components, n_features)
         In the dtype of X.
     alphas : ndarray of shape (n_alphas,)
-    held : bool array of shape (n_samples, n_features)
+    held : bool ndarray of shape (n_samples, n_features)
     n_jobs : int or None, default=None
     **settings
         `positive`, `tol` and `max_iter` of the codes.
 
     Returns
     -------
-    list of csr_array of shape (n_samples, n_components)
+    list of CSR arrays of shape (n_samples, n_components)
     """
+    xp = array_module(X)
     # Codes of x / r at alpha, times r, are codes of x at alpha * r: a penalty a signal from one path for all.
-    shrinkage = np.sqrt(1 - held.mean(axis=1)).astype(X.dtype)
+    shrinkage = xp.asarray(np.sqrt(1 - held.mean(axis=1)).astype(X.dtype))
     codes = sparse_encode_path(
         X / shrinkage[:, None], dictionary, alphas, mask=held, n_jobs=n_jobs, sparse_output=True, **settings
     )
     for code in codes:
-        code.data *= np.repeat(shrinkage, np.diff(code.indptr))
+        row = xp.searchsorted(code.indptr, xp.arange(len(code.data)), side="right") - 1
+        code.data *= shrinkage[row]
     return codes

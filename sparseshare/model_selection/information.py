@@ -1,10 +1,10 @@
 """How many non-zeros: information criteria over the path of a pursuit."""
 
 import numpy as np
-from scipy.sparse import csr_array
 from scipy.special import gammaln
 
 from sparseshare.coding.path import sparse_encode_path
+from sparseshare.devices import array_module, computing_on, csr_of, device_of, resolve_device, to_device, to_host
 from sparseshare.learning.statistics import squared_residuals
 from sparseshare.validation import check_bool, check_choice, check_dictionary, check_number, check_signals
 
@@ -22,6 +22,7 @@ def select_n_nonzero_coefs(
     algorithm="omp",
     n_jobs=None,
     return_criterion=False,
+    device="auto",
 ):
     r"""Choose the number of non-zeros of pursuit codes by an information criterion.
 
@@ -55,12 +56,14 @@ def select_n_nonzero_coefs(
         Threads; None takes all.
     return_criterion : bool, default=False
         Return the values of the criterion, too.
+    device : str, default="auto"
+        "auto" follows X, "cuda" and "cuda:N" send NumPy arrays to a GPU; "cpu".
 
     Returns
     -------
-    counts : int, or ndarray of int of shape (n_samples,) with `per_signal`
-        As `n_nonzero_coefs` of `sparse_encode` takes them.
-    criterion : ndarray of shape (n_counts,) or (n_counts, n_samples)
+    counts : int, or array of int of shape (n_samples,) with `per_signal`
+        As `n_nonzero_coefs` of `sparse_encode` takes them, CuPy where X is.
+    criterion : array of shape (n_counts,) or (n_counts, n_samples)
         For increasing counts; only with `return_criterion`.
 
     Raises
@@ -96,18 +99,21 @@ def select_n_nonzero_coefs(
     sigma = check_number("sigma", sigma, 0, open_low=True, allow_none=True, of=of)
     per_signal = check_bool("per_signal", per_signal, of=of)
     return_criterion = check_bool("return_criterion", return_criterion, of=of)
-    dictionary = check_dictionary(dictionary)
+    device = resolve_device(device, X, dictionary)
+    dictionary = check_dictionary(to_host(dictionary))
     X, dtype = check_signals(X, dictionary.shape[1])
     dictionary = check_dictionary(dictionary, dtype)
     n_components, n_features = dictionary.shape
     counts = _check_counts(counts, min(n_components, n_features))
 
-    codes = _path(X, dictionary, counts, algorithm, n_jobs)
-    errors = np.stack([squared_residuals(X, code, dictionary) for code in codes])
-    used = np.stack([np.diff(code.indptr) for code in codes])  # a pursuit that has reached the signal stops early
+    with computing_on(device):
+        codes = _path(X, dictionary, counts, algorithm, n_jobs, device)
+        atoms, home = to_device(dictionary, device_of(X)), device_of(X)
+        errors = np.stack([to_host(squared_residuals(X, code, atoms)) for code in codes])
+        # Below this a residual is rounding, which noise of no length at all would reward atoms for fitting.
+        energy = np.maximum(to_host(squared_residuals(X, _no_codes(codes[0]), atoms)), _TINY)
+    used = np.stack([np.diff(to_host(code.indptr)) for code in codes])  # a pursuit that has reached x stops early
     price = 0.5 * used * np.log(n_features) + _log_binomial(n_components, used)
-    # Below this a residual is rounding, which noise of no length at all would reward atoms for fitting.
-    energy = np.maximum(squared_residuals(X, csr_array(codes[0].shape, dtype=dtype), dictionary), _TINY)
     errors = np.maximum(errors, n_features * np.finfo(dtype).eps ** 2 * energy)
     variance = _noise_variance(errors, used, price, n_features) if sigma is None else sigma**2
     values = errors / (2 * variance) + price
@@ -116,8 +122,8 @@ def select_n_nonzero_coefs(
     if not per_signal:
         values = values.sum(axis=1)
     best = np.argmin(values, axis=0)
-    chosen = counts[best] if per_signal else int(counts[best])
-    return (chosen, values) if return_criterion else chosen
+    chosen = to_device(counts[best], home) if per_signal else int(counts[best])
+    return (chosen, to_device(values, home)) if return_criterion else chosen
 
 
 def _noise_variance(errors, used, price, n_features):
@@ -129,15 +135,20 @@ def _noise_variance(errors, used, price, n_features):
     return variance[rising[0] if len(rising) else -1]
 
 
-def _path(X, dictionary, counts, algorithm, n_jobs):
+def _path(X, dictionary, counts, algorithm, n_jobs, device):
     """Codes of every count, increasing, as CSR; a count of 0 has codes of zeros."""
     asked = counts[counts > 0]
     if not len(asked):
         asked = np.array([1])
-    options = dict(algorithm=algorithm, n_nonzero_coefs=asked, n_jobs=n_jobs, sparse_output=True)
+    options = dict(algorithm=algorithm, n_nonzero_coefs=asked, n_jobs=n_jobs, sparse_output=True, device=device)
     codes = sparse_encode_path(X, dictionary, **options)
-    none = csr_array(codes[0].shape, dtype=codes[0].dtype)
-    return [none] * int(counts[0] == 0) + codes[: int((counts > 0).sum())]
+    return [_no_codes(codes[0])] * int(counts[0] == 0) + codes[: int((counts > 0).sum())]
+
+
+def _no_codes(like):
+    """Codes of zeros, as many and where others are."""
+    xp = array_module(like)
+    return csr_of(xp.zeros(0, like.dtype), xp.zeros(0, np.int32), xp.zeros(like.shape[0] + 1, np.int32), like.shape)
 
 
 def _check_counts(counts, most):

@@ -8,6 +8,7 @@ from sklearn.utils import check_random_state
 
 from sparseshare.coding.encode import encode, warn_if_not_converged
 from sparseshare.coding.problem import Problem
+from sparseshare.devices import array_module, device_of, to_device, to_host
 from sparseshare.learning.statistics import dense_rows, squared_residuals
 from sparseshare.learning.transformer import SparseTransformer
 from sparseshare.validation import check_number
@@ -83,15 +84,16 @@ def heldout_entries_scorer(estimator, X, y=None, *, fraction=0.2, random_state=0
     np.put_along_axis(hidden, order[:, :n_hidden], True, axis=1)
 
     dictionary = coder._dictionary(dtype)
-    problem = Problem(dictionary, **_for_share(coder._transforming_problem(), 1 - n_hidden / n_features))
-    codes = encode(X, problem, n_jobs=coder.n_jobs, mask=hidden)
+    problem = Problem(to_host(dictionary), **_for_share(coder._transforming_problem(), 1 - n_hidden / n_features))
+    codes = encode(X, problem, n_jobs=coder.n_jobs, mask=hidden, device=coder._device(X))
     warn_if_not_converged(codes, problem, stacklevel=3)
+    xp, dictionary = array_module(X), to_device(dictionary, device_of(X))
     mean, error, variance = _column_means(X), 0.0, 0.0
     for rows in _blocks(n_samples):
-        signals = dense_rows(X, rows, np.float64)
-        error += np.square(signals - codes.values[rows] @ dictionary)[hidden[rows]].sum()
-        variance += np.square(signals - mean)[hidden[rows]].sum()
-    return _explained(error, variance)
+        signals, unseen = dense_rows(X, rows, np.float64), xp.asarray(hidden[rows])
+        error += xp.where(unseen, xp.square(signals - codes.values[rows] @ dictionary), 0).sum()
+        variance += xp.where(unseen, xp.square(signals - mean), 0).sum()
+    return _explained(float(error), float(variance))
 
 
 def make_heldout_entries_scorer(fraction=0.2, random_state=0):
@@ -175,13 +177,14 @@ def reconstruction_density_scorer(estimator, X, y=None):
     """
     heldout = heldout_entries_scorer(estimator, X)
     coder, X, dtype = _coder_and_signals(estimator, X)
-    problem = Problem(coder._dictionary(dtype), **coder._transforming_problem())
-    codes = encode(X, problem, n_jobs=coder.n_jobs)
+    problem = Problem(to_host(coder._dictionary(dtype)), **coder._transforming_problem())
+    codes = encode(X, problem, n_jobs=coder.n_jobs, device=coder._device(X))
     warn_if_not_converged(codes, problem, stacklevel=3)
-    error = float(squared_residuals(X, codes.values, problem.dictionary).sum())
+    error = float(squared_residuals(X, codes.values, to_device(problem.dictionary, device_of(X))).sum())
     mean = _column_means(X)
-    variance = sum(np.square(dense_rows(X, rows, np.float64) - mean).sum() for rows in _blocks(X.shape[0]))
-    density = np.count_nonzero(codes.values.data) / (codes.values.shape[0] * codes.values.shape[1])
+    variance = float(sum(((dense_rows(X, rows, np.float64) - mean) ** 2).sum() for rows in _blocks(X.shape[0])))
+    non_zeros = int(array_module(X).count_nonzero(codes.values.data))
+    density = non_zeros / (codes.values.shape[0] * codes.values.shape[1])
     return {"heldout_entries": heldout, "reconstruction": _explained(error, variance), "density": density}
 
 

@@ -6,9 +6,10 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from sparseshare.devices import device_of, to_device, to_host
 from sparseshare.validation import check_bool, check_dictionary, check_number, check_signals
 
-from .choice import PenaltyChooser, largest_penalty
+from .choice import PenaltyChooser, largest_penalty, some_rows
 from .heldout import entry_folds, heldout_errors
 
 
@@ -56,7 +57,8 @@ class SparseCoderCV(PenaltyChooser):
     verbose : bool or int, default=False
         Print a line a fold, then the table of all penalties and the choice.
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        "auto" follows X: NumPy arrays are computed with on the CPU, CuPy arrays on their GPU. "cuda" and "cuda:N" send
+        NumPy arrays to a GPU; "cpu". What is told about the choice is NumPy everywhere.
 
     Attributes
     ----------
@@ -183,12 +185,13 @@ class SparseCoderCV(PenaltyChooser):
         self._check_choice_parameters()
         self._check_coding_parameters()
         X, dtype = self._check_training_signals(X)
-        dictionary = check_dictionary(self.dictionary, dtype)
+        device = self._device(X, fitted=False)
+        dictionary = check_dictionary(to_host(self.dictionary), dtype)
         check_signals(X, dictionary.shape[1])
         random_state = check_random_state(self.random_state)
         if self.max_samples is not None and self.max_samples < X.shape[0]:
-            X = X[np.sort(random_state.choice(X.shape[0], self.max_samples, replace=False))]
-        alphas = self._penalties(lambda: largest_penalty(X, dictionary, self.positive_code))
+            X = some_rows(X, np.sort(random_state.choice(X.shape[0], self.max_samples, replace=False)))
+        alphas = self._penalties(lambda: largest_penalty(X, dictionary, self.positive_code, device))
         n_folds = min(self.cv, X.shape[1])
         folds = entry_folds(*X.shape, n_folds, random_state)
 
@@ -197,9 +200,9 @@ class SparseCoderCV(PenaltyChooser):
 
         errors = heldout_errors(
             X, dictionary, alphas, folds, positive=self.positive_code, tol=self.transform_tol,
-            max_iter=self.transform_max_iter, n_jobs=self.n_jobs, report=report,
+            max_iter=self.transform_max_iter, n_jobs=self.n_jobs, device=device, report=report,
         )  # fmt: skip
-        self.components_ = dictionary
+        self.components_ = to_device(dictionary, device_of(X))
         self._choose(alphas, errors.folds, errors.signals, errors.seen, errors.n_nonzero)
         return self
 
