@@ -2,8 +2,18 @@
 
 import numpy as np
 
-from sparseshare.devices import resolve_device
+from sparseshare.devices import (
+    array_module,
+    computing_on,
+    memory_errors,
+    module_of,
+    on_gpu,
+    resolve_device,
+    rows_that_fit,
+    to_host,
+)
 from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.staging import StagedRows
 from sparseshare.threads import run_in_threads, thread_count
 from sparseshare.validation import check_bool, check_dictionary, check_signals
 
@@ -11,6 +21,7 @@ from .codes import ROUNDING, Codes, certify
 from .encode import encode, warn_if_not_converged
 from .lasso import solve_masked
 from .masks import check_mask
+from .pieces import CollectedRows, DeviceTile, ProblemOnDevice, bytes_a_signal
 from .problem import Problem
 from .pursuit import solve_ols, solve_omp
 from .tiles import RowsInOrder, Tile, rows_a_tile, tile_run
@@ -66,12 +77,13 @@ def sparse_encode_path(
         True where an entry is missing; "nan": where X is NaN. Missing entries do not count in the error. With a mask,
         "ols" and positive "omp" code each count on its own.
     device : str, default="auto"
+        "auto" follows X: NumPy means the CPU, CuPy its GPU. "cpu", "cuda" and "cuda:N" ask for one.
     sparse_output : bool, default=False
 
     Returns
     -------
     ndarray of shape (n_alphas, n_samples, n_components), or a list of csr_array if `sparse_output`
-        In the order of `alphas` or `n_nonzero_coefs`.
+        In the order of `alphas` or `n_nonzero_coefs`. CuPy arrays if X is one.
 
     Raises
     ------
@@ -99,8 +111,11 @@ def sparse_encode_path(
     array([[3. , 0. , 0. ],
            [3. , 0. , 1.5]])
     """
-    resolve_device(device, X, dictionary)
+    device = resolve_device(device, X, dictionary)
     check_bool("sparse_output", sparse_output, of="sparse_encode_path")
+    dictionary, alphas, n_nonzero_coefs, weights, mask = map(
+        to_host, (dictionary, alphas, n_nonzero_coefs, weights, mask)
+    )
     dictionary = check_dictionary(dictionary)
     X, dtype = check_signals(X, dictionary.shape[1])
     dictionary = check_dictionary(dictionary, dtype)
@@ -123,7 +138,7 @@ def sparse_encode_path(
         if np.ndim(problems[0].weights) == 2 or (problems[0].weights is not None and (problems[0].weights == 0).any()):
             raise ValueError("sparse_encode_path takes weights of shape (n_components,), all above 0")
         groups = [problems] if l1_ratio == 1 else [[problem] for problem in problems]
-        parts = [_lasso_path(X, group, n_jobs, mask) for group in groups]
+        parts = [_lasso_path(X, group, n_jobs, mask, device) for group in groups]
         paths = [codes for values, _, _ in parts for codes in values]
         gap, converged = (np.concatenate([part[k] for part in parts], axis=None) for k in (1, 2))
         warn_if_not_converged(Codes(paths, gap, None, converged), problems[0])
@@ -137,64 +152,73 @@ def sparse_encode_path(
         if positive or (mask is not None and not problem.takes_masks):
             settings.update(algorithm=algorithm)
             problems = [Problem(dictionary, n_nonzero_coefs=stop, **settings) for stop in stops]
-            paths = [encode(X, problem, n_jobs=n_jobs, mask=mask).values for problem in problems]
+            paths = [encode(X, problem, n_jobs=n_jobs, mask=mask, device=device).values for problem in problems]
         else:
-            paths = _pursuit_path(X, problem, stops, n_jobs, mask)
+            paths = _pursuit_path(X, problem, stops, n_jobs, mask, device)
     paths = [paths[k] for k in np.argsort(order)]
-    return paths if sparse_output else np.stack([path.toarray() for path in paths])
+    return paths if sparse_output else array_module(paths[0]).stack([path.toarray() for path in paths])
 
 
-def _lasso_path(X, problems, n_jobs, mask):
+def _lasso_path(X, problems, n_jobs, mask, device):
     """Codes for problems that differ in alpha alone, from large to small, with gaps and whether they converged."""
     first = problems[0]
     gap, converged = np.zeros((len(problems), X.shape[0])), np.ones((len(problems), X.shape[0]), bool)
     tol = max(first.tol, ROUNDING[first.dtype])
+    if device != "cpu":
+        problems = [ProblemOnDevice(problem, device) for problem in problems]
+    # The homotopy's one gain is that it starts once, and signals that start side by side cost a GPU little.
+    follows = len(problems) > _MANY and device == "cpu"
 
     def solve(tile, path):
-        alphas = np.stack([problem.penalties(tile.rows, tile.units) for problem in problems], axis=1)
+        xp = array_module(tile.units)
+        alphas = xp.stack([problem.penalties(tile.rows, tile.units) for problem in problems], axis=1)
         codes = path.indices, path.values, path.counts, path.gaps, path.iterations, path.status
         if tile.missing is not None:
-            solve_masked(first, tile, tol, alphas, *codes)
+            solve_masked(tile.problem, tile, tol, alphas, *codes)
         else:
-            solve_path = kernels_for("cpu", "active_set").lasso_path_tile
-            if len(problems) > _MANY:
-                solve_path = kernels_for("cpu", "homotopy").path_tile
-            solve_path(tile.correlations, tile.norms2, first.gram, alphas, tol, first.max_iter, first.positive, *codes)
+            solve_path = kernels_for(tile.device, "active_set").lasso_path_tile
+            if follows:
+                solve_path = kernels_for(tile.device, "homotopy").path_tile
+            solve_path(
+                tile.correlations, tile.norms2, tile.problem.gram, alphas, tol, first.max_iter, first.positive, *codes
+            )
         for p in range(len(problems)):
-            tile.indices, tile.values, tile.counts = path.indices[:, p], path.values[:, p], path.counts[:, p]
-            tile.gaps, tile.status = path.gaps[:, p], path.status[:, p]
-            gap[p, tile.rows], converged[p, tile.rows] = certify(first, tile, tol)
-            yield tile.pack()
+            for name in ("indices", "values", "counts", "gaps", "status"):
+                setattr(tile, name, xp.ascontiguousarray(getattr(path, name)[:, p]))
+            gap[p, tile.rows], converged[p, tile.rows] = map(to_host, certify(first, tile, tol))
+            yield
 
-    return _run(X, first, len(problems), solve, n_jobs, mask), gap, converged
+    return _run(X, first, len(problems), solve, n_jobs, mask, device), gap, converged
 
 
-def _pursuit_path(X, problem, stops, n_jobs, mask):
+def _pursuit_path(X, problem, stops, n_jobs, mask, device):
     """Codes of the first atoms of one pursuit, for increasing counts."""
     solver = {"omp": solve_omp, "ols": solve_ols}[problem.algorithm]
 
     def solve(tile, path):
-        solver(problem, tile, problem.tol, stops, path.values)
+        xp = array_module(tile.units)
+        solver(tile.problem, tile, problem.tol, stops, path.values)
         counts, order = tile.counts, tile.indices
         for p, stop in enumerate(stops):
             tile.indices = order.copy()  # packing sorts it
-            tile.values, tile.counts = path.values[:, p], np.minimum(counts, stop).astype(np.int32)
-            yield tile.pack()
+            tile.values = xp.ascontiguousarray(path.values[:, p])
+            tile.counts = xp.minimum(counts, stop).astype(np.int32)
+            yield
 
-    return _run(X, problem, len(stops), solve, n_jobs, mask)
+    return _run(X, problem, len(stops), solve, n_jobs, mask, device)
 
 
 class _Path:
     """Results of a tile at every stop of a path."""
 
-    def __init__(self, problem, n_rows, n_stops):
+    def __init__(self, problem, n_rows, n_stops, xp):
         self._arrays = {
-            "indices": np.zeros((n_rows, n_stops, problem.capacity), np.int32),
-            "values": np.zeros((n_rows, n_stops, problem.capacity), problem.dtype),
-            "counts": np.zeros((n_rows, n_stops), np.int32),
-            "gaps": np.zeros((n_rows, n_stops)),
-            "iterations": np.zeros((n_rows, n_stops), np.int32),
-            "status": np.zeros((n_rows, n_stops), np.int8),
+            "indices": xp.zeros((n_rows, n_stops, problem.capacity), np.int32),
+            "values": xp.zeros((n_rows, n_stops, problem.capacity), problem.dtype),
+            "counts": xp.zeros((n_rows, n_stops), np.int32),
+            "gaps": xp.zeros((n_rows, n_stops)),
+            "iterations": xp.zeros((n_rows, n_stops), np.int32),
+            "status": xp.zeros((n_rows, n_stops), np.int8),
         }
 
     def load(self, n):
@@ -203,7 +227,10 @@ class _Path:
         self.counts[:] = 0
 
 
-def _run(X, problem, n_stops, solve, n_jobs, mask):
+def _run(X, problem, n_stops, solve, n_jobs, mask, device):
+    """Tiles solved one after the other, `solve` a generator that leaves the codes of each stop in the tile."""
+    if device != "cpu":
+        return _run_pieces(X, problem, n_stops, solve, mask, device)
     n_samples, n_rows = X.shape[0], rows_a_tile(problem)
     packed = [
         RowsInOrder(n_samples, problem.n_components, problem.dtype, n_samples * min(problem.capacity, 32))
@@ -213,14 +240,34 @@ def _run(X, problem, n_stops, solve, n_jobs, mask):
 
     def work(number, worker):
         if worker not in scratch:
-            scratch[worker] = Tile(problem, n_rows), _Path(problem, n_rows, n_stops)
+            scratch[worker] = Tile(problem, n_rows), _Path(problem, n_rows, n_stops, np)
         tile, path = scratch[worker]
         rows = slice(number * n_rows, min((number + 1) * n_rows, n_samples))
         tile.load(X, rows, mask=mask)
         path.load(rows.stop - rows.start)
-        for rows_of_stop, codes in zip(packed, solve(tile, path), strict=True):
-            rows_of_stop.put(number, *codes)
+        for rows_of_stop, _ in zip(packed, solve(tile, path), strict=True):
+            rows_of_stop.put(number, *tile.pack())
 
     with tile_run(problem, mask is not None):
         run_in_threads(work, -(-n_samples // n_rows), thread_count(n_jobs))
     return [rows_of_stop.csr() for rows_of_stop in packed]
+
+
+def _run_pieces(X, problem, n_stops, solve, mask, device):
+    """The same on a GPU, piece by piece."""
+    n_samples, shape = X.shape[0], (X.shape[0], problem.n_components)
+    packed = [CollectedRows(shape, problem.dtype, False, device if on_gpu(X) else None) for _ in range(n_stops)]
+    with computing_on(device), memory_errors(device, f"the codes of a path with {n_stops} stops"):
+        problem = ProblemOnDevice(problem, device)
+        bytes_a_path = n_stops * (problem.capacity * (problem.dtype.itemsize + 4) + 17)
+        n_rows = min(rows_that_fit(device, bytes_a_signal(problem) + bytes_a_path), n_samples)
+        tile, path = DeviceTile(problem, n_rows), _Path(problem, n_rows, n_stops, module_of(device))
+        pieces = StagedRows(X, problem.dtype, device, n_rows)
+        for rows, block in pieces:
+            tile.load(block, rows, mask=mask)
+            path.load(rows.stop - rows.start)
+            for rows_of_stop, _ in zip(packed, solve(tile, path), strict=True):
+                rows_of_stop.put(tile)
+            pieces.prefetch()
+            tile.refuse_bad_rows()
+        return [rows_of_stop.result() for rows_of_stop in packed]

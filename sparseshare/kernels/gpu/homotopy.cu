@@ -30,15 +30,21 @@ struct Path : ActiveSet<T, THREADS> {
 
   // Nothing is active yet: the penalty at which the first atom joins, and that atom.
   __device__ __forceinline__ T begin(int& j) {
-    T largest;
-    Base::sweep(coef, 0, g, largest, j);
-    argmax(largest, j);
-    largest = max(largest, T(0));
-    least = T(8) * epsilon() * largest;
+    T largest = 0;
+    j = 0;
+#pragma unroll 1
     for (int k = thread; k < K; k += THREADS) {
+      const T score = positive ? q[k] : magnitude(q[k]);
+      if (score > largest) {
+        largest = score;
+        j = k;
+      }
+      g[k] = q[k];
       a[k] = T(0);
       closed[k] = 0;
     }
+    argmax(largest, j);
+    least = T(8) * epsilon() * largest;
     meet();
     return largest;
   }
@@ -66,7 +72,7 @@ struct Path : ActiveSet<T, THREADS> {
         here[e] = min(start + e * THREADS, K - 1);
         total[e] = 0;
       }
-#pragma unroll 2
+#pragma unroll 1
       for (int k = 0; k < m; ++k) {
         const T rate = u[k];
         const T* const gram = G + (long long)idx[k] * K;
@@ -108,6 +114,7 @@ struct Path : ActiveSet<T, THREADS> {
     if (m == room) return -1;
     append(m, j, pivot2, T(0), s, T(0));
     const T speed = (s - a[j]) / sqrt(pivot2);
+#pragma unroll 1
     for (int k = thread; k <= m; k += THREADS) u[k] = (k < m ? u[k] : T(0)) + speed * lower[row(m) + k];
     meet();
     return m + 1;
@@ -115,17 +122,21 @@ struct Path : ActiveSet<T, THREADS> {
 
   // u = inv(G_AA) s, from scratch.
   __device__ __forceinline__ void turn(int m) {
+#pragma unroll 1
     for (int k = thread; k < m; k += THREADS) rhs[k] = sign[k];
     meet();
     solve(0, m);
+#pragma unroll 1
     for (int k = thread; k < m; k += THREADS) u[k] = step[k];
     meet();
   }
 
   __device__ __forceinline__ int leave(int m, int d) {
     m = remove(d, m);
+#pragma unroll 1
     for (int k = thread; k < K; k += THREADS) closed[k] = 0;
     meet();
+#pragma unroll 1
     for (int k = thread; k < m; k += THREADS) closed[idx[k]] = 1;
     turn(m);
     return m;
@@ -137,6 +148,7 @@ struct Path : ActiveSet<T, THREADS> {
     int atom;
     Base::sweep(coef, m, g, worst, atom);
     worst = 0;
+#pragma unroll 1
     for (int k = thread; k < m; k += THREADS) {
       rhs[k] = g[idx[k]] - c * sign[k];
       worst = max(worst, magnitude(rhs[k]));
@@ -145,6 +157,7 @@ struct Path : ActiveSet<T, THREADS> {
     meet();
     if (worst <= T(0.5) * least) return;
     solve(0, m);
+#pragma unroll 1
     for (int k = thread; k < m; k += THREADS) coef[k] += step[k];
     meet();
   }
@@ -180,6 +193,7 @@ struct Path : ActiveSet<T, THREADS> {
     if (!drop) return event;
     T nearest = T(-1e30);  // minus the fall after which a coefficient is zero
     int lost = m;
+#pragma unroll 1
     for (int k = thread; k < m; k += THREADS) {
       const bool loses = (coef[k] + (c - following) * u[k]) * sign[k] < T(0) && u[k] * sign[k] < T(0);
       if (loses && -magnitude(coef[k] / u[k]) > nearest) {
@@ -198,6 +212,7 @@ struct Path : ActiveSet<T, THREADS> {
   // Along a segment |w|_1 grows by h = u.s for a fall of 1, and |r|^2 = |r(c)|^2 - h (c^2 - c'^2).
   __device__ __forceinline__ double bound(int m, T c, double norm2, double max_l1_norm, double max_error) const {
     double norm1 = 0, h = 0, explained = 0;
+#pragma unroll 1
     for (int k = thread; k < m; k += THREADS) {
       const double w = coef[k], s = sign[k];
       norm1 += w * s;
@@ -218,6 +233,7 @@ struct Path : ActiveSet<T, THREADS> {
   // gap is within `goal` but for rounding errors.
   __device__ __forceinline__ bool look_ahead(int m, T c, T end, double norm2, T largest, double goal, bool drop,
                                              double& gap) {
+#pragma unroll 1
     for (int k = thread; k < m; k += THREADS) {
       const T w = coef[k] + (c - end) * u[k];
       w_end[k] = drop && w * sign[k] < T(0) ? T(0) : w;
@@ -236,6 +252,7 @@ struct Path : ActiveSet<T, THREADS> {
   // |x - w D|^2 of the code that was looked at.
   __device__ __forceinline__ double residual2(int m, double norm2) const {
     double explained = 0;
+#pragma unroll 1
     for (int k = thread; k < m; k += THREADS)
       explained += (double)w_end[k] * ((double)q[idx[k]] + (double)g_end[idx[k]]);
     return max(norm2 - sum(explained), 0.0);
@@ -303,6 +320,7 @@ __global__ void __launch_bounds__(THREADS, THREADS == WARP ? 12 : 4) homotopy(
     const bool moves = c > alpha[i] && norm2 > max_error[i] && max_nonzero[i] > 0;
     while (moves) {
       int gone = -1;
+#pragma unroll 1
       for (int k = path.thread; k < m; k += THREADS) path.coef[k] += (c - following) * path.u[k];
       path.meet();
       if (event == JOINS) {
@@ -388,6 +406,7 @@ __global__ void __launch_bounds__(THREADS, 4) toward_bounds(
     const int given = counts[i];
     const double goal = 0.5 * tol * norms2[i];
     int m = 0;
+#pragma unroll 1
     for (int k = 0; k < given; ++k) {
       const T value = code[k];
       const int grown = path.join(m, capacity, atoms[k], value);
