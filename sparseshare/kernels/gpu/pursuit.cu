@@ -4,6 +4,9 @@
 // registers; rows that these do not hold are in dynamic shared memory. So each chosen Gram row is read once, and nothing
 // of the size of rows x atoms leaves the multiprocessor. Where shared memory is too small, too, `pursue_again`
 // computes the orthogonalised rows anew from the Gram rows at every step.
+//
+// With `units`, correlations and columns of the Gram matrix come multiplied by weights of the atoms, and so is all that
+// is derived from them: what belongs to a single atom is multiplied by its unit, the inverse of its weight.
 
 enum { ACCEPTED, AGAIN, ENDED, COMPLETE };  // an atom; another one is needed; there is none; the last atom
 
@@ -17,20 +20,31 @@ __device__ __forceinline__ T rounding_level() {  // correlations below this shar
   return sizeof(T) == 4 ? T(1e-6) : T(2e-15);
 }
 
-// values = inv(L') y for the first m atoms, by one warp, from the last 32 atoms to the first. `code` is scratch.
+// Without the subroutines of exact divisions and roots, for which registers would have to be saved.
+__device__ __forceinline__ float quotient(float a, float b) { return __fdividef(a, b); }
+__device__ __forceinline__ double quotient(double a, double b) { return a / b; }
+
 template <typename T>
-__device__ __forceinline__ void solve_codes(const int m, const T* factor, const int stride, const T* y,
-                                            const T* inverse, T* code, T* __restrict__ values) {
+__device__ __forceinline__ T inverse_root(T value) {
+  const T first = rsqrt(value);
+  return first * (T(1.5) - T(0.5) * value * first * first);
+}
+
+// values = inv(L') y for the first m atoms, by one warp, from the last 32 atoms to the first. Row a of `factor` holds row
+// a of L, the inverse of the pivot in its place, and y_a behind the `room` atoms. `code` is scratch.
+template <typename T>
+__device__ __forceinline__ void solve_codes(const int m, const T* factor, const int stride, const int room, T* code,
+                                            T* __restrict__ values) {
   const int lane = threadIdx.x % WARP;
   for (int base = (m - 1) / WARP * WARP; base >= 0 && m > 0; base -= WARP) {
     const int mine = base + lane;
-    T value = mine < m ? y[mine] : T(0);
-    const T pivot = mine < m ? inverse[mine] : T(0);
+    T value = mine < m ? factor[mine * stride + room] : T(0);
+    const T inverse = mine < m ? factor[mine * stride + mine] : T(0);
     if (mine < m)
       for (int a = base + WARP; a < m; ++a) value -= code[a] * factor[a * stride + mine];
     const int last = m - base < WARP ? m - base : WARP;
     for (int a = last - 1; a >= 0; --a) {
-      const T solved = __shfl_sync(FULL, value * pivot, a);
+      const T solved = __shfl_sync(FULL, value * inverse, a);
       if (lane == a) value = solved;
       if (lane < a) value -= solved * factor[(base + a) * stride + mine];
     }
@@ -55,23 +69,21 @@ struct Atoms {
 template <typename T>
 struct Shared {
   T* rows;     // of the basis from number ROWS on
-  T* factor;   // Cholesky factor of the chosen atoms, row by row
-  T* y;        // correlations of the orthogonalised atoms
-  T* inverse;  // of the pivots
+  T* factor;   // as `solve_codes` takes it
   T* news;     // 1 / pivot and y of the atom just chosen, level of rounding
   T* scores;
   int* indices;
   int* verdict;  // and status
-  double* rest;  // squared residual
+  double* rest;  // squared residual, that at which to stop, that at the start
 };
 
-// Choose atom m and, unless it is the last one, take it out of all correlations; returns the verdict.
-template <typename T, int PER_THREAD, int ROWS, int LEAST_SQUARES>
+// Choose atom m and, unless it is the last one, take it out of all correlations; returns the verdict. BEYOND says that
+// all rows of the registers are taken, as m does where it is known to the compiler.
+template <typename T, int PER_THREAD, int ROWS, int LEAST_SQUARES, bool BEYOND>
 __device__ __forceinline__ int choose_atom(const int m, Atoms<T, PER_THREAD, ROWS>& atoms, const Shared<T>& shared,
                                            const T* __restrict__ gram, const T* __restrict__ diagonal,
-                                           const T* __restrict__ weight, const int n_atoms, const int stride,
-                                           const int stop, const double norm2, const double target,
-                                           int* __restrict__ chosen) {
+                                           const T* __restrict__ units, const int n_atoms, const int stride,
+                                           const int room, const int stop, int* __restrict__ chosen) {
   constexpr int SIZE = Pack<T>::size, GROUPS = PER_THREAD / SIZE;
   const int first = threadIdx.x * SIZE, width = blockDim.x * SIZE;
   T row[PER_THREAD];
@@ -85,9 +97,6 @@ __device__ __forceinline__ int choose_atom(const int m, Atoms<T, PER_THREAD, ROW
         const bool free = atoms.distance[e] > dependent_level<T>();
         gain = free ? gain * gain : T(0);
         norm = free ? atoms.distance[e] : T(1);
-      } else if (weight) {
-        const int k = first + e / SIZE * width + e % SIZE;
-        gain = k < n_atoms ? gain * weight[k] : T(0);
       }
       if (LEAST_SQUARES ? gain * divisor > score * norm : gain > score) {
         score = gain;
@@ -95,7 +104,7 @@ __device__ __forceinline__ int choose_atom(const int m, Atoms<T, PER_THREAD, ROW
         best = e;
       }
     }
-    if (LEAST_SQUARES) score = score / divisor;
+    if (LEAST_SQUARES) score = quotient(score, divisor);
     int j = best < 0 ? 0x7fffffff : first + best / SIZE * width + best % SIZE;
     block_best(score, j, shared.scores, shared.indices);
     if (j >= n_atoms) j = 0;  // no atom has a score
@@ -119,25 +128,28 @@ __device__ __forceinline__ int choose_atom(const int m, Atoms<T, PER_THREAD, ROW
       if (place >= 0 && place < SIZE) own = group * SIZE + place;
     }
     if (own >= 0) {
+      const T unit = units ? units[j] : T(1);
       T g = T(0), distance = T(0), pivot2 = diagonal[j];
 #pragma unroll
       for (int e = 0; e < PER_THREAD; ++e) {
         g = e == own ? atoms.g[e] : g;
         if (LEAST_SQUARES) distance = e == own ? atoms.distance[e] : distance;
       }
+      g *= unit;
       T* factor = shared.factor + m * stride;
 #pragma unroll
       for (int a = 0; a < ROWS; ++a) {
-        if (a < m) {
+        if (BEYOND || a < m) {
           T r = T(0);
 #pragma unroll
           for (int e = 0; e < PER_THREAD; ++e) r = e == own ? atoms.basis[a][e] : r;
+          r *= unit;
           factor[a] = r;
           pivot2 -= r * r;
         }
       }
       for (int a = ROWS; a < m; ++a) {
-        const T r = shared.rows[(a - ROWS) * n_atoms + j];
+        const T r = shared.rows[(a - ROWS) * n_atoms + j] * unit;
         factor[a] = r;
         pivot2 -= r * r;
       }
@@ -147,17 +159,18 @@ __device__ __forceinline__ int choose_atom(const int m, Atoms<T, PER_THREAD, ROW
       const bool free = !LEAST_SQUARES || distance > dependent_level<T>();
       int verdict = ENDED;
       if (!(size > shared.news[2]) || !free || (!again && (atoms.taken >> own & 1u))) {
-        shared.verdict[1] = LEAST_SQUARES ? (free || rest <= dependent_level<T>() * norm2 ? 0 : 2) : (again ? 2 : 0);
+        shared.verdict[1] = LEAST_SQUARES ? (free || rest <= dependent_level<T>() * shared.rest[2] ? 0 : 2)
+                                          : (again ? 2 : 0);
       } else if (!(pivot2 > (LEAST_SQUARES ? T(0.1) : T(1)) * dependent_level<T>())) {
         verdict = LEAST_SQUARES ? ENDED : AGAIN;  // it depends on the chosen atoms, so its correlation is rounding
         shared.verdict[1] = LEAST_SQUARES ? 2 : 0;
 #pragma unroll
         for (int e = 0; e < PER_THREAD; ++e) atoms.g[e] = e == own ? T(0) : atoms.g[e];
       } else {
-        const T inverse = T(1) / sqrt(pivot2), y = g * inverse;
-        const double left = rest - (double)y * (double)y;
-        shared.news[0] = shared.inverse[m] = inverse;
-        shared.news[1] = shared.y[m] = y;
+        const T inverse = inverse_root(pivot2), y = g * inverse;
+        const double left = rest - (double)y * (double)y, target = shared.rest[1];
+        shared.news[0] = factor[m] = inverse;
+        shared.news[1] = factor[room] = y;
         shared.rest[0] = left;
         chosen[m] = j;
         atoms.taken |= 1u << own;
@@ -174,11 +187,11 @@ __device__ __forceinline__ int choose_atom(const int m, Atoms<T, PER_THREAD, ROW
   const T* factor = shared.factor + m * stride;
 #pragma unroll
   for (int part = 0; part < ROWS; part += SIZE) {
-    if (part < m) {
+    if (BEYOND || part < m) {
       const Pack<T> coefficients = load_pack(factor + part);
 #pragma unroll
       for (int a = part; a < part + SIZE && a < ROWS; ++a) {
-        if (a < m) {
+        if (BEYOND || a < m) {
 #pragma unroll
           for (int e = 0; e < PER_THREAD; ++e) row[e] -= coefficients.item[a - part] * atoms.basis[a][e];
         }
@@ -204,9 +217,9 @@ __device__ __forceinline__ int choose_atom(const int m, Atoms<T, PER_THREAD, ROW
     if (LEAST_SQUARES) atoms.distance[e] -= row[e] * row[e];
 #pragma unroll
     for (int a = 0; a < ROWS; ++a)
-      if (a == m) atoms.basis[a][e] = row[e];
+      if (!BEYOND && a == m) atoms.basis[a][e] = row[e];
   }
-  if (m >= ROWS) {
+  if (BEYOND || m >= ROWS) {
 #pragma unroll
     for (int group = 0; group < GROUPS; ++group) {
       const int start = first + group * width;
@@ -221,15 +234,15 @@ __device__ __forceinline__ int choose_atom(const int m, Atoms<T, PER_THREAD, ROW
 
 // Codes of `room` atoms at most, for all signals or those that are `listed`. A signal that needs more and may have more
 // joins those that are `left`, and nothing but its atoms so far is written.
-// instance: pursue<float, 8, 9, 0> registers 128
-// instance: pursue<float, 8, 9, 1> registers 128
-// instance: pursue<double, 4, 9, 0> registers 128
-// instance: pursue<double, 4, 9, 1> registers 128
+// instance: pursue<float, 8, 8, 0> registers 128
+// instance: pursue<float, 8, 6, 1> registers 128
+// instance: pursue<double, 4, 6, 0> registers 128
+// instance: pursue<double, 4, 5, 1> registers 128
 template <typename T, int PER_THREAD, int ROWS, int LEAST_SQUARES>
 __global__ void __launch_bounds__(512)
     pursue(const T* __restrict__ correlations, const double* __restrict__ norms2, const T* __restrict__ gram,
            const T* __restrict__ diagonal, const long long* __restrict__ n_nonzero,
-           const double* __restrict__ max_error, const T* __restrict__ weight, const long long* __restrict__ stops,
+           const double* __restrict__ max_error, const T* __restrict__ units, const long long* __restrict__ stops,
            const int n_stops, const int n_signals, const int n_atoms, const int capacity, const int room,
            const int* __restrict__ listed, const int* __restrict__ n_listed, int* __restrict__ left,
            int* __restrict__ n_left, int* __restrict__ indices, T* __restrict__ values, int* __restrict__ counts,
@@ -240,31 +253,29 @@ __global__ void __launch_bounds__(512)
   SHARED(T, scores, 16);
   SHARED(int, places, 16);
   SHARED(int, verdicts, 2);
-  SHARED(double, rest, 1);
-  const int stride = (room + SIZE - 1) / SIZE * SIZE, outside = room - 1 > ROWS ? room - 1 - ROWS : 0;
+  SHARED(double, rest, 3);
+  const int stride = room / SIZE * SIZE + SIZE, outside = room - 1 > ROWS ? room - 1 - ROWS : 0;
   Shared<T> shared;
   shared.rows = memory;
   shared.factor = memory + (long long)outside * n_atoms;
-  shared.y = shared.factor + room * stride;
-  shared.inverse = shared.y + room;
   shared.news = news;
   shared.scores = scores;
   shared.indices = places;
   shared.verdict = verdicts;
   shared.rest = rest;
-  T* code = shared.inverse + room;
-  const long long total = n_listed ? *n_listed : n_signals;
-  for (long long number = blockIdx.x; number < total; number += gridDim.x) {
-    const long long i = listed ? listed[number] : number;
+  const unsigned total = n_listed ? *n_listed : n_signals;
+  for (unsigned number = blockIdx.x; number < total; number += gridDim.x) {
+    const int i = listed ? listed[number] : number;
     const long long wanted = n_nonzero[i];
     const int limit = wanted < capacity ? (int)wanted : capacity, stop = limit < room ? limit : room;
-    const double norm2 = norms2[i], target = max_error[i];
+    const double target = max_error[i];
     int m = 0, verdict = COMPLETE;
     if (threadIdx.x == 0) {
-      rest[0] = norm2;
+      rest[0] = rest[2] = norms2[i];
+      rest[1] = target;
       verdicts[1] = 0;
     }
-    if (m < stop && !(target >= 0 && norm2 <= target) && (stop == limit || target >= 0)) {
+    if (stop > 0 && (target >= 0 ? norms2[i] > target : stop == limit)) {
       Atoms<T, PER_THREAD, ROWS> atoms;
       atoms.taken = 0;
 #pragma unroll
@@ -272,7 +283,7 @@ __global__ void __launch_bounds__(512)
         const int start = (threadIdx.x + group * blockDim.x) * SIZE;
         Pack<T> pack, own;
         if (start < n_atoms) {
-          pack = load_pack(correlations + i * n_atoms + start);
+          pack = load_pack(correlations + (long long)i * n_atoms + start);
           if (LEAST_SQUARES) own = load_pack(diagonal + start);
         }
 #pragma unroll
@@ -285,27 +296,27 @@ __global__ void __launch_bounds__(512)
 #pragma unroll
       for (int step = 0; step <= ROWS; ++step) {
         if (verdict == ACCEPTED) {
-          verdict = choose_atom<T, PER_THREAD, ROWS, LEAST_SQUARES>(
-              step, atoms, shared, gram, diagonal, weight, n_atoms, stride, stop, norm2, target,
-              indices + i * capacity);
+          verdict = choose_atom<T, PER_THREAD, ROWS, LEAST_SQUARES, false>(
+              step, atoms, shared, gram, diagonal, units, n_atoms, stride, room, stop, indices + (long long)i * capacity);
           m = step + (verdict != ENDED);
         }
       }
       while (verdict == ACCEPTED) {
-        verdict = choose_atom<T, PER_THREAD, ROWS, LEAST_SQUARES>(m, atoms, shared, gram, diagonal, weight, n_atoms,
-                                                                  stride, stop, norm2, target, indices + i * capacity);
+        verdict = choose_atom<T, PER_THREAD, ROWS, LEAST_SQUARES, true>(
+            m, atoms, shared, gram, diagonal, units, n_atoms, stride, room, stop, indices + (long long)i * capacity);
         m += verdict != ENDED;
       }
     }
     if (threadIdx.x < WARP) {
       __syncwarp();
-      if (verdict == COMPLETE && stop < limit && !(target >= 0 && rest[0] <= target)) {
-        if (threadIdx.x == 0) left[atomicAdd(n_left, 1)] = (int)i;
+      if (verdict == COMPLETE && stop < limit && !(rest[1] >= 0 && rest[0] <= rest[1])) {
+        if (threadIdx.x == 0) left[atomicAdd(n_left, 1)] = i;
       } else {
-        solve_codes(m, shared.factor, stride, shared.y, shared.inverse, code, values + i * capacity);
+        T* code = shared.factor + room * stride;
+        solve_codes(m, shared.factor, stride, room, code, values + (long long)i * capacity);
         for (int p = 0; p < n_stops; ++p)
-          solve_codes(stops[p] < m ? (int)stops[p] : m, shared.factor, stride, shared.y, shared.inverse, code,
-                      path_values + (i * n_stops + p) * capacity);
+          solve_codes(stops[p] < m ? (int)stops[p] : m, shared.factor, stride, room, code,
+                      path_values + ((long long)i * n_stops + p) * capacity);
         if (threadIdx.x == 0) {
           counts[i] = m;
           residuals[i] = rest[0] > 0 ? rest[0] : 0;
@@ -325,10 +336,10 @@ __global__ void __launch_bounds__(512)
 // instance: pursue_again<double, 0> registers 128
 // instance: pursue_again<double, 1> registers 128
 template <typename T, int LEAST_SQUARES>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 1)
     pursue_again(const T* __restrict__ correlations, const double* __restrict__ norms2, const T* __restrict__ gram,
                  const T* __restrict__ diagonal, const long long* __restrict__ n_nonzero,
-                 const double* __restrict__ max_error, const T* __restrict__ weight,
+                 const double* __restrict__ max_error, const T* __restrict__ units,
                  const long long* __restrict__ stops, const int n_stops, const int n_signals, const int n_atoms,
                  const int capacity, const int* __restrict__ listed, const int* __restrict__ n_listed, T* scratch,
                  const long long block_items, int* indices, T* __restrict__ values, int* __restrict__ counts,
@@ -365,7 +376,6 @@ __global__ void __launch_bounds__(256)
         const Pack<T> own = load_pack(g + start);
         Pack<T> other;
         if (LEAST_SQUARES) other = load_pack(distance + start);
-        else if (weight) other = load_pack(weight + start);
 #pragma unroll
         for (int e = 0; e < SIZE; ++e) {
           T gain = fabs(own.item[e]), norm = T(1);
@@ -373,8 +383,6 @@ __global__ void __launch_bounds__(256)
             const bool free = other.item[e] > dependent_level<T>();
             gain = free ? gain * gain : T(0);
             norm = free ? other.item[e] : T(1);
-          } else if (weight) {
-            gain *= other.item[e];
           }
           if (gain * divisor > score * norm) {
             score = gain;
@@ -383,15 +391,15 @@ __global__ void __launch_bounds__(256)
           }
         }
       }
-      score = score / divisor;
+      score = quotient(score, divisor);
       block_best(score, j, scores, places);
       if (j >= n_atoms) j = 0;  // no atom has a score
-      const T correlation = g[j], size = fabs(correlation);
+      const T unit = units ? units[j] : T(1), correlation = g[j] * unit, size = fabs(correlation);
       if (level < T(0)) level = rounding_level<T>() * size;
       const bool free = !LEAST_SQUARES || distance[j] > dependent_level<T>();
       bool taken = false;
       for (int a = threadIdx.x; a < m; a += blockDim.x) {
-        column[a] = gram[(long long)chosen[a] * n_atoms + j];
+        column[a] = gram[(long long)chosen[a] * n_atoms + j] * unit;
         taken = taken || chosen[a] == j;
       }
       taken = __syncthreads_or(taken);
@@ -421,7 +429,7 @@ __global__ void __launch_bounds__(256)
         continue;
       }
       again = false;
-      const T scale = T(1) / sqrt(pivot2), value = correlation * scale;
+      const T scale = inverse_root(pivot2), value = correlation * scale;
       for (int b = threadIdx.x; b < m; b += blockDim.x) {
         T sum = T(0);
         for (int a = b; a < m; ++a) sum += row[a] * inverse[(long long)a * capacity + b];

@@ -10,7 +10,8 @@ import numpy as np
 from .module import kernel
 from .workspace import blocks_of_scratch, multiprocessors, shared_memory
 
-_ROWS = 9  # orthogonalised Gram rows in registers
+_ROWS = {4: (8, 6), 8: (6, 5)}  # orthogonalised Gram rows in registers, without and with distances beside them
+_FIRST_ROOM = 10  # atoms a code in the first launch
 _ATOMS = {4: 8, 8: 4}  # of a thread, by the bytes of an item
 _MOST_THREADS = 512
 _THREADS_AGAIN = 256
@@ -27,9 +28,7 @@ def omp_tile(
 
 def ols_tile(Q, norms2, G, n_nonzero, max_error, stops, indices, values, counts, residuals, status, path_values):
     """Codes of a tile by orthogonal least squares. Parameters as of the CPU's twin, `stops` an array of the host."""
-    _pursue(
-        1, Q, norms2, G, n_nonzero, max_error, None, stops, indices, values, counts, residuals, status, path_values
-    )
+    _pursue(1, Q, norms2, G, n_nonzero, max_error, None, stops, indices, values, counts, residuals, status, path_values)
 
 
 def _pursue(
@@ -39,21 +38,26 @@ def _pursue(
     import cupy
 
     (n_signals, n_atoms), capacity, dtype = Q.shape, indices.shape[1], Q.dtype
+    diagonal = G.diagonal().copy()
+    units = None
+    if weight is not None:
+        Q, G, units = Q * weight, G * weight, cupy.where(weight > 0, 1 / cupy.where(weight > 0, weight, 1), 0)
     problem = (
-        Q, norms2, G, G.diagonal().copy(), n_nonzero, max_error, weight, cupy.asarray(stops), len(stops), n_signals,
+        Q, norms2, G, diagonal, n_nonzero, max_error, units, cupy.asarray(stops), len(stops), n_signals,
         n_atoms, capacity,
     )  # fmt: skip
     codes = indices, values, counts, residuals, status, path_values
-    rooms, threads = rooms_of(n_atoms, capacity, dtype.itemsize), _threads(n_atoms, dtype.itemsize)
+    threads, rows = _threads(n_atoms, dtype.itemsize), _ROWS[dtype.itemsize][least_squares]
+    rooms = _rooms(n_atoms, capacity, dtype.itemsize, rows)
     listed, n_listed = None, None
     for room in rooms:
         left, n_left = None, None
         if room < capacity:
             left, n_left = cupy.empty(n_signals, np.int32), cupy.zeros(1, np.int32)
         blocks = n_signals if listed is None else min(n_signals, 16 * multiprocessors())
-        kernel("pursuit", "pursue", dtype, _ATOMS[dtype.itemsize], _ROWS, least_squares)(
+        kernel("pursuit", "pursue", dtype, _ATOMS[dtype.itemsize], rows, least_squares)(
             (blocks,), (threads,), *problem, room, listed, n_listed, left, n_left, *codes,
-            shared=_bytes(room, n_atoms, dtype.itemsize),
+            shared=_bytes(room, n_atoms, dtype.itemsize, rows),
         )  # fmt: skip
         listed, n_listed = left, n_left
     if not rooms or rooms[-1] < capacity:
@@ -69,18 +73,15 @@ def _threads(n_atoms, itemsize):
     return -(-n_atoms // (32 * _ATOMS[itemsize])) * 32
 
 
-def _bytes(room, n_atoms, itemsize):
-    """Shared memory for `room` atoms: orthogonalised rows beyond the registers, a Cholesky factor, three vectors."""
+def _bytes(room, n_atoms, itemsize, rows):
+    """Shared memory for `room` atoms: orthogonalised rows beyond the registers, a Cholesky factor and two vectors."""
     pack = 16 // itemsize
-    return itemsize * (max(room - 1 - _ROWS, 0) * n_atoms + room * (-(-room // pack) * pack + 3))
+    return itemsize * (max(room - 1 - rows, 0) * n_atoms + room * (room // pack * pack + pack + 1))
 
 
-def rooms_of(n_atoms, capacity, itemsize):
+def _rooms(n_atoms, capacity, itemsize, rows):
     """Atoms a code that the launches one after the other have room for; scratch memory does the rest."""
-    if _threads(n_atoms, itemsize) > _MOST_THREADS:
-        return []
-    rooms = [min(capacity, _ROWS + 1)]
-    largest = capacity
-    while largest > rooms[0] and _bytes(largest, n_atoms, itemsize) > shared_memory():
-        largest -= 1
-    return rooms + [largest] * (largest > rooms[0])
+    fitting = []
+    if _threads(n_atoms, itemsize) <= _MOST_THREADS:
+        fitting = [room for room in range(1, capacity + 1) if _bytes(room, n_atoms, itemsize, rows) <= shared_memory()]
+    return sorted({min(_FIRST_ROOM, len(fitting)), len(fitting)} - {0})

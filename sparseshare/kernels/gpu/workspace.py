@@ -22,6 +22,29 @@ def blocks_of_scratch(n_signals, bytes_a_block):
     return max(min(n_signals, _BLOCKS * multiprocessors(), _SCRATCH // bytes_a_block), 1)
 
 
+def block_memory(n_signals, n_bytes, dtype):
+    """Where blocks keep what belongs to their signal: in shared memory if that lets several run at once.
+
+    Returns
+    -------
+    blocks : int
+        Blocks to launch; they share the signals out among them.
+    scratch : cupy.ndarray or None
+        Scratch memory for all blocks.
+    items : int
+        Items of scratch memory a block, a multiple of 16 bytes.
+    shared : int
+        Bytes of shared memory a block.
+    """
+    import cupy
+
+    if n_bytes <= shared_memory() // 2:
+        return n_signals, None, 0, n_bytes
+    n_bytes = -(-n_bytes // 16) * 16
+    blocks, items = blocks_of_scratch(n_signals, n_bytes), n_bytes // dtype.itemsize
+    return blocks, cupy.empty(blocks * items, dtype), items, 0
+
+
 def _current():
     import cupy
 
