@@ -4,7 +4,7 @@ import numpy as np
 
 from sparseshare.validation import check_number
 
-from .codes import as_pictures, atoms_of, check_codes, codes_of, dense_coder, n_axes_of, reaching, use_of
+from .codes import as_pictures, atoms_of, check_codes, codes_of, dense_coder, n_axes_of, on_host, reaching, use_of
 from .reconstruction import channels_apart, natural_limits, show
 from .style import (
     ACCENT,
@@ -69,8 +69,8 @@ class ActivationsDisplay:
     """
 
     def __init__(self, codes, *, image=None, index=0):
-        self.codes = codes
-        self.image = image
+        self.codes = on_host(codes)
+        self.image = on_host(image)
         self.index = index
 
     @classmethod
@@ -94,6 +94,7 @@ class ActivationsDisplay:
         -------
         ActivationsDisplay
         """
+        estimator, X = on_host(estimator), on_host(X)
         if n_axes_of(estimator) is not None:
             return cls._of_shared_atoms(estimator, X, index).plot(ax=ax, **options)
         try:
@@ -151,7 +152,7 @@ class ActivationsDisplay:
         ValueError
             If shapes do not fit, or there is an image and no maps.
         """
-        codes = check_codes(codes, n_atoms)
+        codes, image = check_codes(codes, n_atoms), on_host(image)
         if codes.ndim == 2 and image is not None:
             raise ValueError(f"an image goes with maps (n_atoms, height, width), got codes of shape {codes.shape}")
         if image is not None:

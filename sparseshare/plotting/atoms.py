@@ -6,7 +6,7 @@ import numpy as np
 
 from sparseshare.validation import check_bool, check_choice, check_number
 
-from .codes import atoms_of, check_codes, codes_of, n_axes_of, patch_shape_of, use_of
+from .codes import atoms_of, check_codes, codes_of, n_axes_of, on_host, patch_shape_of, use_of
 from .style import COLOURS, FAINT, INK, QUIET, add_colorbar, for_images, grid_of, panels, pyplot, share
 
 _LABELLED = 40  # atoms at most that have room for a number each
@@ -54,9 +54,9 @@ class AtomsDisplay:
     """
 
     def __init__(self, atoms, *, kind="image", use=None, counted="signals"):
-        self.atoms = atoms
+        self.atoms = on_host(atoms)
         self.kind = kind
-        self.use = use
+        self.use = on_host(use)
         self.counted = counted
 
     @classmethod
@@ -80,6 +80,7 @@ class AtomsDisplay:
         -------
         AtomsDisplay
         """
+        estimator, X = on_host(estimator), on_host(X)
         atoms, n_axes = atoms_of(estimator), n_axes_of(estimator)
         if n_axes is not None and atom_shape is None:
             atom_shape, kind = atom_form(atoms, n_axes)
@@ -315,7 +316,7 @@ def shaped(atoms, atom_shape, kind):
     ValueError
     """
     check_choice("kind", kind, ("image", "curve", None), of="AtomsDisplay")
-    atoms = np.asarray(atoms)
+    atoms = np.asarray(on_host(atoms))
     if not 2 <= atoms.ndim <= 4 or atoms.size == 0:
         raise ValueError(
             "atoms must have the shape (n_atoms, n_features) or (n_atoms, height, width[, n_channels]), got "

@@ -5,7 +5,29 @@ from copy import copy
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
+from sparseshare.devices import moved
 from sparseshare.validation import check_dictionary
+
+
+def on_host(thing):
+    """What is drawn, with all its arrays in the host's memory.
+
+    Parameters
+    ----------
+    thing : array, list of arrays, estimator, pipeline, fitted search, or anything else
+
+    Returns
+    -------
+    object
+        `thing` itself if nothing of it lives on a GPU, else a copy, as always of pipelines and searches.
+    """
+    for name in ("steps", "best_estimator_"):  # of scikit-learn, whose objects are not looked into
+        inside = getattr(thing, name, None)
+        if inside is None:
+            continue
+        thing = copy(thing)
+        setattr(thing, name, [(key, on_host(step)) for key, step in inside] if name == "steps" else on_host(inside))
+    return moved(thing, "cpu")
 
 
 def check_codes(codes, n_atoms=None, *, name="codes"):
@@ -29,6 +51,7 @@ def check_codes(codes, n_atoms=None, *, name="codes"):
     ValueError
         If the shape is another, or an entry is not finite.
     """
+    codes = on_host(codes)
     if not issparse(codes):
         codes = np.asarray(codes)
         codes = codes[None] if codes.ndim == 3 else codes

@@ -4,6 +4,7 @@ import numpy as np
 
 from sparseshare.validation import check_choice
 
+from .codes import on_host
 from .style import COLOURS, INK, for_curves, panels, pyplot
 
 _STYLES = ("-", "--", ":", "-.")
@@ -37,7 +38,7 @@ class LossCurveDisplay:
     """
 
     def __init__(self, curves):
-        self.curves = curves
+        self.curves = on_host(curves)
 
     @classmethod
     def from_estimator(cls, estimator, *, names=None, ax=None, **options):

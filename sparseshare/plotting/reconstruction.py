@@ -5,7 +5,17 @@ import numpy as np
 from sparseshare.validation import check_number
 
 from .atoms import atom_form, mosaic, scaled, shaped
-from .codes import as_pictures, atoms_of, check_codes, codes_of, dense_coder, n_axes_of, patch_shape_of, reaching
+from .codes import (
+    as_pictures,
+    atoms_of,
+    check_codes,
+    codes_of,
+    dense_coder,
+    n_axes_of,
+    on_host,
+    patch_shape_of,
+    reaching,
+)
 from .style import (
     ACCENT,
     COLOURS,
@@ -63,10 +73,10 @@ class ReconstructionDisplay:
     """
 
     def __init__(self, original, reconstruction, *, atoms=None, codes=None, kind=None):
-        self.original = original
-        self.reconstruction = reconstruction
-        self.atoms = atoms
-        self.codes = codes
+        self.original = on_host(original)
+        self.reconstruction = on_host(reconstruction)
+        self.atoms = on_host(atoms)
+        self.codes = on_host(codes)
         self.kind = kind
 
     @classmethod
@@ -91,6 +101,7 @@ class ReconstructionDisplay:
         -------
         ReconstructionDisplay
         """
+        estimator, X = on_host(estimator), on_host(X)
         X = X if isinstance(X, list) and hasattr(X[0], "ndim") else np.asarray(X)
         X = X[None] if np.ndim(X[0]) == 0 else X
         index = check_number("index", index, 0, len(X) - 1, integer=True, of=cls.__name__)
@@ -144,6 +155,7 @@ class ReconstructionDisplay:
         ValueError
             If shapes do not fit together, or many rows of codes come without a reconstruction.
         """
+        original, codes, dictionary, reconstruction = map(on_host, (original, codes, dictionary, reconstruction))
         original = np.asarray(original)
         if np.ndim(dictionary) == 2 and atom_shape is None and original.ndim > 1:
             if original.size == np.shape(dictionary)[1]:

@@ -6,7 +6,7 @@ from scipy.sparse import issparse
 from sparseshare.coding.path import sparse_encode_path
 from sparseshare.validation import check_choice, check_dictionary, check_signals
 
-from .codes import atoms_of
+from .codes import atoms_of, on_host
 from .style import ACCENT, COLOURS, INK, QUIET, for_curves, panels, pyplot
 
 _PENALTIES = 16  # where none are given
@@ -68,12 +68,12 @@ class SparsityPathDisplay:
         self, n_nonzero, errors, *, alphas=None, chosen=None, spread=None, seen=None,
         error_name="mean squared error", n_atoms=None,
     ):  # fmt: skip
-        self.n_nonzero = n_nonzero
-        self.errors = errors
-        self.alphas = alphas
+        self.n_nonzero = on_host(n_nonzero)
+        self.errors = on_host(errors)
+        self.alphas = on_host(alphas)
         self.chosen = chosen
-        self.spread = spread
-        self.seen = seen
+        self.spread = on_host(spread)
+        self.seen = on_host(seen)
         self.error_name = error_name
         self.n_atoms = n_atoms
 
@@ -101,6 +101,7 @@ class SparsityPathDisplay:
         ValueError
             If there is neither a dictionary with X nor a path.
         """
+        estimator, X, alphas = on_host(estimator), on_host(X), on_host(alphas)
         if _path_of(estimator) is not None and X is None:
             return cls.from_cv(estimator, ax=ax, **options)
         if X is None:
@@ -156,6 +157,7 @@ class SparsityPathDisplay:
         ValueError
             If the shapes do not fit together.
         """
+        X, dictionary, codes, alphas = map(on_host, (X, dictionary, codes, alphas))
         dictionary = check_dictionary(dictionary)
         X, _ = check_signals(X, dictionary.shape[1])
         wanted = X.shape[0], len(dictionary)
@@ -195,6 +197,7 @@ class SparsityPathDisplay:
         ValueError
             If an attribute is missing.
         """
+        search = on_host(search)
         errors = _path_of(search)
         missing = [name for name in ("alphas_", "n_nonzero_path_") if not hasattr(search, name)]
         if errors is None or missing:
