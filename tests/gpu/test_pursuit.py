@@ -1,12 +1,14 @@
 """Pursuits on a GPU against those of the CPU: codes, counts, residuals and status of every signal."""
 
+import warnings
+
 import numpy as np
 import pytest
 from kernels.tile import Tile, aligned, problem
 from scipy.sparse import issparse
 
 from reference import ols, omp, rows
-from sparseshare import sparse_encode
+from sparseshare import orthogonal_mp, orthogonal_mp_gram, sparse_encode
 from sparseshare.kernels.cpu import masked_pursuit as masked_on_cpu
 from sparseshare.kernels.cpu import matching as matching_on_cpu
 from sparseshare.kernels.cpu import pursuit as on_cpu
@@ -318,3 +320,40 @@ def test_encoding(gpu, options, dtype):
     resident = sparse_encode(gpu.asarray(X), gpu.asarray(D), sparse_output=True, **options)
     assert not issparse(resident) and resident.dtype == dtype
     np.testing.assert_array_equal(resident.get().toarray(), hosted)
+
+
+@pytest.mark.parametrize("n_targets", [None, 3])
+@pytest.mark.parametrize(
+    "options", [{"n_nonzero_coefs": 4}, {"tol": 0.3}, {"n_nonzero_coefs": 12, "return_path": True}], ids=str
+)
+def test_orthogonal_mp(gpu, n_targets, options, dtype):
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((30, 40)) * rng.uniform(0.5, 2, 40)).astype(dtype)
+    y = (X[:, :3] @ rng.standard_normal((3, 3)) + 0.1 * rng.standard_normal((30, 3))).astype(dtype)
+    y = y[:, 0] if n_targets is None else y
+    norms2 = np.atleast_1d((y**2).sum(axis=0))
+    expected, steps = orthogonal_mp(X, y, return_n_iter=True, **options)
+    level = 100 * TOL[dtype]
+    hosted, n_iter = orthogonal_mp(X, y, device="cuda", return_n_iter=True, **options)
+    assert type(hosted) is np.ndarray and hosted.dtype == dtype and n_iter == steps
+    np.testing.assert_allclose(hosted, expected, atol=level)
+    resident = orthogonal_mp(gpu.asarray(X), gpu.asarray(y), **options)
+    np.testing.assert_array_equal(resident.get(), hosted)
+    given = [gpu.asarray(a) for a in (X.T @ X, X.T @ y)]
+    resident = orthogonal_mp_gram(*given, norms_squared=gpu.asarray(norms2), **options)
+    np.testing.assert_allclose(resident.get(), expected, atol=level)
+    assert resident.dtype == dtype
+
+
+def test_orthogonal_mp_refuses_and_warns_as_on_the_cpu(gpu):
+    X, y = np.random.default_rng(0).standard_normal((2, 30, 30))
+    with pytest.raises(ValueError, match="y contains NaN"):
+        orthogonal_mp(gpu.asarray(X), gpu.asarray(np.where(y > 2, np.nan, y)))
+    with pytest.raises(TypeError, match="cuda"):
+        orthogonal_mp(gpu.asarray(X), y)
+    X[:, 3:] = X[:, :1]
+    with pytest.warns(RuntimeWarning, match="linear dependence"):
+        coef = orthogonal_mp(gpu.asarray(X), gpu.asarray(y[:, 0]), n_nonzero_coefs=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        np.testing.assert_allclose(coef.get(), orthogonal_mp(X, y[:, 0], n_nonzero_coefs=5), atol=1e-9)
