@@ -158,20 +158,24 @@ class PooledConv:
         if training and activation.tracks:
             every = _coprime(-(-n_patches // _SAMPLED_THERE), self.pool.pooled[1] * window[1])
         activation.begin()
-        counts, kept = kernels_for(device_of(x), "pooled_convolution").pooled_patches(
+        counts, kept, columns = kernels_for(device_of(x), "pooled_convolution").pooled_patches(
             x, *conv.before, *conv.grid[:4], *window, weights, bias, activation.thresholds, activation.mode, y, place,
             every,
         )  # fmt: skip
         activation.finish(counts, n_patches * y.shape[-1], dict(enumerate(kept)))
-        return y.reshape(len(x), *self.pool.output_shape), (x, y, place)
+        return y.reshape(len(x), *self.pool.output_shape), (x, y, place, columns if training else None)
 
-    def _backward_there(self, dy, x, y, place):
-        conv, window, xp = self.conv, self.pool.window[:2], array_module(x)
-        slopes = conv.activation.backward_there(dy, y, conv.bias).reshape(y.shape)
+    def _backward_there(self, dy, x, y, place, columns):
+        conv, (ph, pw), xp = self.conv, self.pool.window[:2], array_module(x)
+        kernels, (n_lines, n_pixels) = kernels_for(device_of(x), "pooled_convolution"), y.shape[1:3]
+        given, activation = (x, *conv.before, *conv.grid[:4]), conv.activation
+        if kernels.goes_without_columns(conv.weights.shape[0]) and not conv.input_gradient:
+            slopes = activation.backward_there(dy, y, conv.bias).reshape(y.shape)
+            conv.weights.add_gradient_parts(kernels.pooled_tap_gradients(*given, ph, pw, slopes, place))
+            return None
+        dz = activation.backward_there(dy, y, conv.bias, place, (ph, pw, n_pixels))
         dx = xp.empty_like(x) if conv.input_gradient else None
-        parts = kernels_for(device_of(x), "pooled_convolution").pooled_gradients(
-            x, *conv.before, *conv.grid[:4], *window, conv.weights.full(), slopes, place, dx
-        )
+        parts = kernels.pooled_gradients(*given, n_lines * ph, n_pixels * pw, conv.weights.full(), dz, columns, dx)
         conv.weights.add_gradient_parts(parts)
         return None if dx is None else dx.reshape(len(x), *conv.input_shape)
 

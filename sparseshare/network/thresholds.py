@@ -334,29 +334,36 @@ class Activation:
         self.add_threshold_gradient(threshold_parts.sum(axis=0))
         return dz
 
-    def backward_there(self, da, a, bias):
+    def backward_there(self, da, a, bias, place=None, window=(1, 1, 1)):
         """Gradient by z on a GPU; bias and thresholds add theirs, in parts that nobody has added up yet.
 
         Parameters
         ----------
         da, a : arrays of shape (n_samples, ..., n_units)
         bias : Parameter or None
+        place : array of the shape of a, or None, default=None
+            Where in a window each activation was the largest: the gradient is that by all entries of the windows.
+        window : tuple of 3 ints
+            Lines and pixels of a window, windows on a line.
 
         Returns
         -------
-        array of shape (n_rows, n_units)
+        array of shape (n_rows, n_units), or (n_rows * window[0] * window[1], n_units)
             `da` itself, in that shape, where the activation changes nothing.
         """
         xp, kernels = array_module(da), kernels_for(device_of(da), "activations")
         da, a = (xp.ascontiguousarray(array).reshape(-1, self.n_units) for array in (da, a))
         shape = kernels.sum_parts(*a.shape), self.n_units
         mode = kernels.TANH if self.kind == "tanh" else self.mode
-        dz = da if mode == _LINEAR else xp.empty_like(da)
+        plain = mode == _LINEAR and place is None
+        dz = da if plain else xp.empty((len(da) * window[0] * window[1], self.n_units), a.dtype)
         bias_parts = None if bias is None else xp.empty(shape, a.dtype)
         threshold_parts = xp.empty(shape, a.dtype) if self.learned else None
-        if dz is not da or bias is not None:
-            written = None if dz is da else dz
-            kernels.activation_gradient(da, a, self.thresholds, mode, written, bias_parts, threshold_parts)
+        if not plain or bias is not None:
+            written = None if plain else dz
+            kernels.activation_gradient(
+                da, a, self.thresholds, mode, written, bias_parts, threshold_parts, place, window
+            )
         if bias is not None:
             bias.add_gradient_parts(bias_parts)
         if self.learned:

@@ -213,17 +213,35 @@ def test_convolutions_with_windows(gpu, same, dtype, mode, shape, patch, window,
             gpu.poisoned(shape, dtype),
         )
         more = gpu.asarray(bias), gpu.asarray(t), mode
-        counts, _ = kernels.pooled_patches(x, *where, w, *more, found, places, None)
+        counts, *_ = kernels.pooled_patches(x, *where, w, *more, found, places, None)
         again, same_places = gpu.poisoned(out.shape, dtype), gpu.poisoned(out.shape, np.uint8)
-        _, kept = kernels.pooled_patches(x, *where, w, *more, again, same_places, 7)  # by columns
-        s = gpu.asarray(slopes), gpu.asarray(place)
-        parts = kernels.pooled_gradients(x, *where, w, *s, dx)
-        only = kernels.pooled_gradients(x, *where, w, *s, None)
-        return found, again, counts[0].sum(), kept[0], parts.sum(axis=0), only.sum(axis=0), dx
+        _, kept, taken = kernels.pooled_patches(x, *where, w, *more, again, same_places, 7)  # by columns
+        only = kernels.pooled_tap_gradients(x, *where, gpu.asarray(slopes), gpu.asarray(place))
+        given = x, top, left, *grid, w, gpu.asarray(dz.reshape(-1, 35))
+        parts, again_parts = kernels.pooled_gradients(*given, taken, dx), kernels.pooled_gradients(*given, None, None)
+        gradients = [each.sum(axis=0) for each in (parts, again_parts, only)]
+        spread = gpu.poisoned((dz.size // 35, 35), dtype)
+        sums = gpu.poisoned((there("activations").sum_parts(out.size // 35, 35), 35), dtype)
+        two = [array.reshape(-1, 35) for array in (gpu.asarray(slopes), gpu.asarray(place))]
+        there("activations").activation_gradient(
+            two[0], two[0], more[1], 0, spread, sums, None, two[1], (ph, pw, lines[1])
+        )
+        return found, again, counts[0].sum(), kept[0], *gradients, dx, spread, sums.sum(axis=0)
 
     inside = back[:, top : top + shape[1], left : left + shape[2]]
     kept = (columns @ weights + bias)[::7]
-    same(work, out, out, count, kept, gradient, gradient, inside, tolerance=20 * TOLERANCE[dtype])
+    same(
+        work,
+        out,
+        out,
+        count,
+        kept,
+        *[gradient] * 3,
+        inside,
+        dz.reshape(-1, 35),
+        slopes.sum(axis=(0, 1, 2)),
+        tolerance=20 * TOLERANCE[dtype],
+    )
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])

@@ -18,13 +18,15 @@ __global__ void activate(T* __restrict__ z, const T* __restrict__ bias, const T*
   leave_count(count, counts);
 }
 
-// A block works on 32 units, and on one part of the rows: its sums are that part's.
-// instance: activation_gradient<float> registers 48
-// instance: activation_gradient<double> registers 56
+// A block works on 32 units, and on one part of the rows: its sums are that part's. With `place` the rows are windows of
+// ph x pw patches, n_pixels of them on a line, and dz has a row a patch: that of the largest gets the gradient.
+// instance: activation_gradient<float> registers 64
+// instance: activation_gradient<double> registers 64
 template <typename T>
 __global__ void activation_gradient(const T* __restrict__ da, const T* __restrict__ a, const T* __restrict__ thresholds,
                                     const int mode, const long long n_rows, const int n_units,
-                                    const long long rows_a_part, T* __restrict__ dz, T* __restrict__ sums,
+                                    const long long rows_a_part, const unsigned char* __restrict__ place, const int ph,
+                                    const int pw, const int n_pixels, T* __restrict__ dz, T* __restrict__ sums,
                                     T* __restrict__ threshold_sums) {
   SHARED(T, shared_sums, 512);
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
@@ -45,8 +47,16 @@ __global__ void activation_gradient(const T* __restrict__ da, const T* __restric
           passed = T(0);
         if (value != T(0)) threshold_sum -= value > T(0) ? slope : -slope;
       }
-      if (dz) dz[i] = passed;
       sum += passed;
+      if (place) {
+        const long long line = row / n_pixels, first = line * ph * n_pixels * pw + (row - line * n_pixels) * pw;
+        const int where = place[i];
+        for (int y = 0; y < ph; ++y)
+          for (int x = 0; x < pw; ++x)
+            dz[(first + (long long)y * n_pixels * pw + x) * n_units + k] = y * pw + x == where ? passed : T(0);
+      } else if (dz) {
+        dz[i] = passed;
+      }
     }
   }
   shared_sums[threadIdx.x] = sum;
@@ -57,9 +67,9 @@ __global__ void activation_gradient(const T* __restrict__ da, const T* __restric
       sum += shared_sums[other * WARP + lane];
       threshold_sum += shared_sums[blockDim.x + other * WARP + lane];
     }
-    const long long place = (long long)blockIdx.y * n_units + k;
-    if (sums) sums[place] = sum;
-    if (threshold_sums) threshold_sums[place] = threshold_sum;
+    const long long at = (long long)blockIdx.y * n_units + k;
+    if (sums) sums[at] = sum;
+    if (threshold_sums) threshold_sums[at] = threshold_sum;
   }
 }
 

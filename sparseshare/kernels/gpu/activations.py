@@ -32,17 +32,24 @@ def sum_parts(n_rows, n_units):
     return max(1, min(n_rows // _ROWS, _PARTS))
 
 
-def activation_gradient(da, a, thresholds, mode, dz, sums, threshold_sums):
+def activation_gradient(da, a, thresholds, mode, dz, sums, threshold_sums, place=None, window=(1, 1, 1)):
     """See the CPU's `activation_gradient`.
 
     `sums` and `threshold_sums` are of shape (parts, K), out, or None; None for `dz` writes sums alone.
+
+    Parameters
+    ----------
+    place : uint8 array of the shape of a, or None, default=None
+        Where in a window each activation was the largest. Then `dz` has a row for every entry of the windows.
+    window : tuple of 3 ints
+        Lines and pixels of a window, windows on a line.
     """
     n_rows, n_units = a.shape
     n_parts = sum_parts(n_rows, n_units)
     launch = kernel("activations", "activation_gradient", a.dtype)
     launch(
         (-(-n_units // _WARP), n_parts), (_THREADS,), da, a, thresholds, mode, n_rows, n_units, -(-n_rows // n_parts),
-        dz, sums, threshold_sums,
+        place, *window, dz, sums, threshold_sums,
     )  # fmt: skip
 
 

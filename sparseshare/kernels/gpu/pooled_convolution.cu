@@ -102,25 +102,6 @@ __global__ void pool_products(const T* __restrict__ z, const T* __restrict__ bia
   leave_count(count, counts);
 }
 
-// Back: every patch of a window gets its slope, all but one of them 0.
-// instance: spread_slopes<float> registers 56
-// instance: spread_slopes<double> registers 56
-template <typename T>
-__global__ void spread_slopes(const T* __restrict__ slopes, const unsigned char* __restrict__ place, const int ph,
-                              const int pw, const int n_pixels, const int n_filters, const long long size,
-                              T* __restrict__ dz) {
-  const long long step = (long long)gridDim.x * blockDim.x;
-  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += step) {
-    const long long window = i / n_filters, line = window / n_pixels;
-    const int f = int(i - window * n_filters), where = place[i];
-    const long long row = line * ph * n_pixels * pw + (window - line * n_pixels) * pw;
-    const T slope = slopes[i];
-    for (int a = 0; a < ph; ++a)
-      for (int b = 0; b < pw; ++b)
-        dz[(row + (long long)a * n_pixels * pw + b) * n_filters + f] = a * pw + b == where ? slope : T(0);
-  }
-}
-
 // Gradient by the weights straight from images and slopes, for patches of few entries: a block takes 32 filters, TAPS
 // entries of a patch and one part of the windows, whose sums it leaves.
 // instance: tap_gradients<float> registers 136

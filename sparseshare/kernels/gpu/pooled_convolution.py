@@ -15,6 +15,11 @@ _COLUMN_BYTES = 1 << 27
 _PARTS, _WINDOWS = 64, 64  # parts of a sum, at most, and windows of a part, at least
 
 
+def goes_without_columns(n_entries):
+    """Whether patches of so many entries are worked on straight from the images."""
+    return n_entries <= _FEW
+
+
 def _grid(size):
     return (max(1, min(-(-size // _THREADS), _BLOCKS)),)
 
@@ -44,23 +49,26 @@ def pooled_patches(images, top, left, kh, kw, sy, sx, ph, pw, weights, bias, thr
     -------
     counts : list of int arrays, how many thresholded values are not 0
     kept : list of (m, F) arrays
+    columns : (rows, kh * kw * C) array or None, for `pooled_gradients` if they are all at hand
     """
     import cupy
 
     n_lines, n_pixels, n_filters = out.shape[1:]
     shape, counts, kept = images.shape[1:], [], []
-    if len(weights) <= _FEW and every is None:
+    if goes_without_columns(len(weights)) and every is None:
         grid = _grid(out.size)
         counts.append(cupy.empty(grid, "int32"))
         kernel("pooled_convolution", "pooled_taps", images.dtype)(
             grid, (_THREADS,), images, *shape, top, left, kh, kw, sy, sx, ph, pw, weights, bias, thresholds, mode,
             n_lines, n_pixels, n_filters, out.size, out, place, counts[0],
         )  # fmt: skip
-        return counts, kept
+        return counts, kept, None
     patches = n_lines * ph * n_pixels * pw
     launch = kernel("pooled_convolution", "pool_products", images.dtype)
-    for part in _at_once(len(images), patches, len(weights), images.itemsize):
-        z = _columns(images[part], top, left, kh, kw, sy, sx, n_lines * ph, n_pixels * pw).dot(weights)
+    parts = _at_once(len(images), patches, len(weights), images.itemsize)
+    for part in parts:
+        columns = _columns(images[part], top, left, kh, kw, sy, sx, n_lines * ph, n_pixels * pw)
+        z = columns.dot(weights)
         some = out[part]
         grid = _grid(some.size)
         counts.append(cupy.empty(grid, "int32"))
@@ -70,7 +78,7 @@ def pooled_patches(images, top, left, kh, kw, sy, sx, ph, pw, weights, bias, thr
         )  # fmt: skip
         if every is not None:
             kept.append(z[::every] if bias is None else z[::every] + bias)
-    return counts, kept
+    return counts, kept, columns if len(parts) == 1 else None
 
 
 def _columns(images, top, left, kh, kw, sy, sx, n_lines, n_pixels):
@@ -81,13 +89,40 @@ def _columns(images, top, left, kh, kw, sy, sx, n_lines, n_pixels):
     return columns
 
 
-def pooled_gradients(images, top, left, kh, kw, sy, sx, ph, pw, weights, slopes, place, out):
-    """Gradients of `pooled_patches` by the weights and by the images, from that before the thresholds.
+def pooled_tap_gradients(images, top, left, kh, kw, sy, sx, ph, pw, slopes, place):
+    """Gradient of `pooled_patches` by the weights, from that before the thresholds, for patches of few entries.
 
     Parameters
     ----------
-    images, top, left, kh, kw, sy, sx, ph, pw, weights : as for `pooled_patches`
+    images, top, left, kh, kw, sy, sx, ph, pw : as for `pooled_patches`
     slopes, place : (n, n_lines, n_pixels, F) arrays, the gradient by what was largest, and where it was
+
+    Returns
+    -------
+    (parts, kh * kw * C, F) array, parts that add up to it
+    """
+    import cupy
+
+    n_images, n_lines, n_pixels, n_filters = slopes.shape
+    n_windows, n_entries = n_images * n_lines * n_pixels, kh * kw * images.shape[3]
+    n_parts = max(1, min(n_windows // _WINDOWS, _PARTS))
+    parts = cupy.empty((n_parts, n_entries, n_filters), images.dtype)
+    kernel("pooled_convolution", "tap_gradients", images.dtype)(
+        (-(-n_filters // _WARP), -(-n_entries // _TAPS), n_parts), (_THREADS,), images, *images.shape[1:], top, left,
+        kh, kw, sy, sx, ph, pw, slopes, place, n_lines, n_pixels, n_filters, n_windows, -(-n_windows // n_parts), parts,
+    )  # fmt: skip
+    return parts
+
+
+def pooled_gradients(images, top, left, kh, kw, sy, sx, n_lines, n_pixels, weights, dz, columns, out):
+    """Gradients of `pooled_patches` by the weights and by the images, from that by all products.
+
+    Parameters
+    ----------
+    images, top, left, kh, kw, sy, sx, weights : as for `pooled_patches`
+    n_lines, n_pixels : int, patches in windows along each axis of an image
+    dz : (n * n_lines * n_pixels, F) array
+    columns : array or None, as `pooled_patches` has left them
     out : (n, h, w, C) array, out: gradient by the images; None if it is not wanted
 
     Returns
@@ -96,28 +131,13 @@ def pooled_gradients(images, top, left, kh, kw, sy, sx, ph, pw, weights, slopes,
     """
     import cupy
 
-    (n_entries, n_filters), (n_lines, n_pixels) = weights.shape, slopes.shape[1:3]
-    dtype = images.dtype
-    if n_entries <= _FEW and out is None:
-        n_windows = len(images) * n_lines * n_pixels
-        n_parts = max(1, min(n_windows // _WINDOWS, _PARTS))
-        parts = cupy.empty((n_parts, n_entries, n_filters), dtype)
-        kernel("pooled_convolution", "tap_gradients", dtype)(
-            (-(-n_filters // _WARP), -(-n_entries // _TAPS), n_parts), (_THREADS,), images, *images.shape[1:], top,
-            left, kh, kw, sy, sx, ph, pw, slopes, place, n_lines, n_pixels, n_filters, n_windows,
-            -(-n_windows // n_parts), parts,
-        )  # fmt: skip
-        return parts
-    grid = n_lines * ph, n_pixels * pw
-    batches = _at_once(len(images), grid[0] * grid[1], n_entries, images.itemsize)
-    parts = cupy.empty((len(batches), n_entries, n_filters), dtype)
-    launch = kernel("pooled_convolution", "spread_slopes", dtype)
+    grid, patches = (kh, kw, sy, sx, n_lines, n_pixels), n_lines * n_pixels
+    batches = _at_once(len(images), patches, len(weights), images.itemsize)
+    parts = cupy.empty((len(batches), *weights.shape), images.dtype)
     for number, batch in enumerate(batches):
-        some = slopes[batch]
-        dz = cupy.empty((len(some) * grid[0] * grid[1], n_filters), dtype)
-        launch(_grid(some.size), (_THREADS,), some, place[batch], ph, pw, n_pixels, n_filters, some.size, dz)
-        columns = _columns(images[batch], top, left, kh, kw, sy, sx, *grid)
-        columns.T.dot(dz, out=parts[number])
+        slopes = dz[batch.start * patches : batch.stop * patches]
+        taken = _columns(images[batch], top, left, *grid) if columns is None else columns
+        taken.T.dot(slopes, out=parts[number])
         if out is not None:
-            add_columns(dz.dot(weights.T, out=columns), kh, kw, sy, sx, *grid, out[batch], top, left)
+            add_columns(slopes.dot(weights.T), *grid, out[batch], top, left)
     return parts
