@@ -6,6 +6,8 @@ from scipy.sparse import csr_array, issparse, vstack
 from sparseshare.threads import run_in_threads, thread_count
 
 from .codes import Codes, encode_tiles
+from .forms_on_device import encode_form_on_device
+from .free_atoms import bound_problem, free_atoms, has_free_atoms
 from .masks import hide_missing, mask_of_rows
 from .tiles import product_of_rows
 
@@ -16,12 +18,14 @@ def encode_form(
     X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=False, device="cpu", keep=False, first=0
 ):
     """Codes for a problem of any form. Parameters as of `encode`; `first` is the first row's number, for messages."""
-    by_signal, free = np.ndim(problem.weights) == 2, _has_free_atoms(problem)
+    by_signal, free = np.ndim(problem.weights) == 2, has_free_atoms(problem)
     by_mask = mask is not None and not problem.takes_masks
     if not (by_signal or free or by_mask):
         return encode_tiles(
             X, problem, init=init, n_jobs=n_jobs, mask=mask, cov=cov, dense=dense, device=device, keep=keep
         )
+    if device != "cpu":
+        return encode_form_on_device(X, problem, device, init=init, mask=mask, dense=dense, keep=keep)
     if X.shape[0] > _BLOCK:
         return _encode_blocks(X, problem, init, n_jobs, mask, dense)
     if mask is not None:
@@ -31,10 +35,6 @@ def encode_form(
                   for i in range(X.shape[0])]  # fmt: skip
         return _encode_groups(X, groups, init, n_jobs, dense)
     return _encode_free_atoms(X, problem, n_jobs, dense)
-
-
-def _has_free_atoms(problem):
-    return problem.form.lasso and problem.weights is not None and bool((problem.weights == 0).any())
 
 
 def _encode_blocks(X, problem, init, n_jobs, mask, dense):
@@ -92,33 +92,22 @@ def _encode_by_mask(X, problem, mask, init, n_jobs, dense, first):
 
 
 def _encode_free_atoms(X, problem, n_jobs, dense):
-    """Atoms of weight 0 are solved out: the lasso sees what they leave of signals and atoms.
-
-    With loose atoms F and quadratic penalty l2, their best codes leave |M^(1/2) (x - w D)|^2 of the error, where
-    M = I - F' inv(F F' + l2 I) F: for l2 = 0 the projection away from F.
-    """
-    free = problem.weights == 0
+    """Atoms of weight 0 are solved out: the lasso sees what they leave of signals and atoms."""
+    free = free_atoms(problem)
     X = (X.toarray() if issparse(X) else np.asarray(X)).astype(problem.dtype, copy=False)
     if not np.isfinite(X).all():
         raise ValueError("X contains NaN or infinity; for missing entries pass mask='nan' to sparse_encode")
-    l2 = problem.alpha * (1 - problem.l1_ratio) if problem.l1_ratio != 1 else 0.0
-    left, sizes, basis = np.linalg.svd(problem.dictionary[free].astype(np.float64), full_matrices=False)
-    kept = sizes > 1e-10 * sizes.max()
-    left, sizes, basis = left[:, kept], sizes[kept], basis[kept]
-    removed = 1 - np.sqrt(l2 / (sizes**2 + l2))
 
     def remove(rows):
         rows = rows.astype(np.float64)
-        return (rows - product_of_rows(product_of_rows(rows, basis.T * removed), basis)).astype(problem.dtype)
+        return (rows - product_of_rows(product_of_rows(rows, free.removal), free.basis)).astype(problem.dtype)
 
-    bound = problem.restricted(weights=np.where(free, np.inf, problem.weights))
-    bound.dictionary, bound._given_gram = remove(problem.dictionary), None
-    codes = encode_tiles(remove(X), bound, n_jobs=n_jobs)
+    codes = encode_tiles(remove(X), bound_problem(problem, remove(problem.dictionary), free), n_jobs=n_jobs)
     rest = X - codes.values @ problem.dictionary
-    loose = product_of_rows(product_of_rows(rest, basis.T * (sizes / (sizes**2 + l2))), left.T)
+    loose = product_of_rows(product_of_rows(rest, free.inverse), free.left)
     exact = csr_array(loose.astype(problem.dtype))
     exact = csr_array(
-        (exact.data, np.flatnonzero(free).astype(np.int32)[exact.indices], exact.indptr), codes.values.shape
+        (exact.data, np.flatnonzero(free.atoms).astype(np.int32)[exact.indices], exact.indptr), codes.values.shape
     )
     values = csr_array(codes.values + exact)
     values.sort_indices()

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sparseshare.devices import array_module, to_host
+
 
 def check_mask(mask, shape):
     """A mask as "nan", None or a boolean array, which may be a memory map."""
@@ -9,7 +11,7 @@ def check_mask(mask, shape):
         return mask
     if isinstance(mask, str):
         raise ValueError(f"mask must be 'nan' or a boolean array of X's shape, True where missing; got {mask!r}")
-    missing = np.asarray(mask)
+    missing = np.asarray(to_host(mask))
     if missing.shape != shape or missing.dtype != bool:
         raise ValueError(
             f"mask must be 'nan' or a boolean array of X's shape {shape}, True where missing; got an array of shape "
@@ -28,7 +30,7 @@ def hide_missing(X, mask, first=0):
 
     Parameters
     ----------
-    X : float array of shape (n_samples, n_features)
+    X : float array of shape (n_samples, n_features), NumPy or CuPy
     mask : bool array of X's shape or "nan"
     first : int, default=0
         Number of the first row, for error messages.
@@ -42,11 +44,12 @@ def hide_missing(X, mask, first=0):
     ValueError
         For NaN or infinity where the mask says observed, and for signals without any observed entry.
     """
-    missing = np.isnan(X) if isinstance(mask, str) else np.ascontiguousarray(mask)
-    bad = np.flatnonzero((~np.isfinite(X) & ~missing).any(axis=1))
+    xp = array_module(X)
+    missing = xp.isnan(X) if isinstance(mask, str) else xp.ascontiguousarray(mask)
+    bad = xp.flatnonzero((~xp.isfinite(X) & ~missing).any(axis=1))
     if len(bad):
         raise ValueError(f"X contains NaN or infinity where mask says it is observed, first in row {first + bad[0]}")
-    empty = np.flatnonzero(missing.all(axis=1))
+    empty = xp.flatnonzero(missing.all(axis=1))
     if len(empty):
         raise ValueError(f"every entry of row {first + empty[0]} of X is missing: nothing to code; leave such rows out")
-    return np.where(missing, X.dtype.type(0), X), missing
+    return xp.where(missing, X.dtype.type(0), X), missing

@@ -24,28 +24,27 @@ def _solve(name, problem, tile, tol):
     )  # fmt: skip
 
 
-def solve_own_penalties(problem, tile, tol, weights=None, max_iter=None):
-    """The lasso on a GPU where every signal has weights or a mask of its own, by FISTA for all of them at once.
+def solve_each(problem, tile, tol, weights=None):
+    """The lasso on a GPU where every signal has weights of its own, or a mask: FISTA for all of them at once.
 
     Parameters
     ----------
     problem, tile, tol : as of all solvers
-    weights : array of shape (T, n_components) or None, default=None
-        Of the tile's signals; on the device.
-    max_iter : int or None, default=None
-        None is the problem's.
+        The problem's dictionary is not weighted.
+    weights : (T, K) array or None, default=None
+        Factors of the penalties of the tile's signals, on the device.
     """
-    kernels = kernels_for(tile.device, "proximal")
-    if weights is not None:
-        weights = kernels.padded(weights, tile.correlations.shape[1], tile.correlations.dtype)
-    steps = problem.safe_step if tile.missing is None else kernels.masked_steps(
-        problem.atoms, tile.missing, problem.ridge, problem.lipschitz
-    )  # fmt: skip
-    kernels.fista_tile(
-        tile.correlations, tile.norms2, None if tile.missing is not None else problem.gram,
-        problem.penalties(tile.rows, tile.units), steps, tol, max_iter or problem.max_iter, problem.positive,
-        tile.indices, tile.values, tile.counts, tile.gaps, tile.iterations, tile.status, signals=tile.signals,
-        atoms=problem.atoms, ridge=_ridge(problem), weights=weights, missing=tile.missing,
+    masked, max_iter = kernels_for(tile.device, "masked"), problem.max_iter
+    if tile.missing is None:
+        gram, steps = problem.gram, problem.safe_step
+    else:
+        gram, steps = None, masked.masked_steps(problem.atoms, tile.missing, problem.ridge)
+    if problem.algorithm not in ("ista", "fista"):
+        max_iter *= masked.ITERATIONS
+    kernels_for(tile.device, "proximal").fista_tile(
+        tile.correlations, tile.norms2, gram, problem.penalties(tile.rows, tile.units), steps, tol, max_iter,
+        problem.positive, tile.indices, tile.values, tile.counts, tile.gaps, tile.iterations, tile.status,
+        signals=tile.signals, atoms=problem.atoms, ridge=_ridge(problem), weights=weights, missing=tile.missing,
     )  # fmt: skip
 
 

@@ -5,11 +5,15 @@ from sparseshare.kernels.dispatch import kernels_for
 from .pursuit import budgets
 
 
-def solve_threshold(problem, tile, tol):
-    """Soft-thresholded correlations: the lasso's solution for orthonormal atoms."""
+def solve_threshold(problem, tile, tol, weights=None):
+    """Soft-thresholded correlations: the lasso's solution for orthonormal atoms.
+
+    `weights`, (T, K) on the device, are factors of the thresholds; on a GPU only.
+    """
+    forms = {} if weights is None else {"weights": weights}
     kernels_for(tile.device, "thresholding").threshold_tile(
         tile.correlations, problem.penalties(tile.rows, tile.units), problem.positive, tile.indices, tile.values,
-        tile.counts,
+        tile.counts, **forms,
     )  # fmt: skip
 
 

@@ -134,37 +134,3 @@ def _moved(rows, first, second, free):
     cupy.take(first, rows, axis=0, out=free[:n])
     cupy.take(second, rows, axis=0, out=first[:n])
     return free[:n], first[:n], second[:n]
-
-
-def padded(weights, n_atoms, dtype):
-    """Weights of the atoms with ones for the atoms of zeros that fill the last vector; infinity stays."""
-    whole = cupy.ones((len(weights), n_atoms), dtype)
-    whole[:, : weights.shape[1]] = weights
-    return whole
-
-
-def masked_steps(atoms, missing, ridge, lipschitz):
-    """A step that never raises the error, for every signal of a tile with a mask each.
-
-    Parameters
-    ----------
-    atoms : (K, n) array
-    missing : (T, n) bool array
-    ridge : (K,) array
-    lipschitz : float
-        The largest eigenvalue of D D' and the ridge, which that of no mask exceeds.
-
-    Returns
-    -------
-    (T,) array of the atoms' dtype
-
-    Notes
-    -----
-    The largest eigenvalue of what a mask leaves of D'D is at most its trace, and at most its largest row sum.
-    """
-    seen = cupy.logical_not(missing).astype(atoms.dtype)
-    products = atoms.T @ atoms
-    trace = seen @ cupy.diagonal(products).copy()
-    rows = ((seen @ cupy.abs(products)) * seen).max(axis=1)
-    most = cupy.minimum(cupy.minimum(trace, rows) * atoms.dtype.type(1.001) + ridge.max(), lipschitz)
-    return cupy.where(most > 0, 1 / cupy.where(most > 0, most, 1), 1).astype(atoms.dtype)
