@@ -252,8 +252,8 @@ __global__ void __launch_bounds__(THREADS, THREADS == WARP ? 16 : 4) lasso(
     const T* __restrict__ Q, const double* __restrict__ norms2, const T* __restrict__ G, const T* __restrict__ alphas,
     const double tol, const int max_iter, const bool positive, const long long* __restrict__ rows, int* indices,
     T* values, int* counts, double* __restrict__ gaps, int* __restrict__ iterations, signed char* __restrict__ status,
-    T* scratch, const long long scratch_size, const int n_rows, const int n_atoms, const int n_penalties,
-    const int capacity, const int room) {
+    const int n_atoms, const int n_penalties, const int capacity, const int room, T* scratch,
+    const long long scratch_size, const int n_rows) {
   DYNAMIC_SHARED(T, shared);
   SHARED(double, parts, THREADS / WARP);
   SHARED(int, places, THREADS / WARP);

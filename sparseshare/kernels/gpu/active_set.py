@@ -1,15 +1,15 @@
 """The lasso by its active set on a GPU, twins of `kernels.cpu.active_set`: one signal a warp, all its state on chip.
 
-Signals with more active atoms than a warp has room for go on in blocks that keep their state in device memory.
+A first launch has room for 64 active atoms a signal, so that many signals run at once; those that need more go on with
+room for 128, and from there in larger blocks that keep their state in device memory.
 """
 
+from . import workspace
 from .module import kernel
 
-ROOM = 96  # active atoms a warp; with 1024 atoms nine warps of float32 share a multiprocessor
-WARP_BYTES = 64 * 1024  # of shared memory a warp at most, for what every GPU since 2018 has
-WIDE = 128  # threads of a block beyond that
-_WIDE_BLOCKS = 1024
-_SCRATCH_BYTES = 2**28
+_ROOMS = 64, 128  # active atoms of a signal in shared memory
+_WARPS = 4  # on a multiprocessor at least, or shared memory would have too few at work
+_WIDE = 128  # threads of a block with its state in device memory
 TOO_LARGE = 3  # status of signals that are to go on
 
 
@@ -23,33 +23,25 @@ def lasso_tile(Q, norms2, G, alpha, tol, max_iter, positive, indices, values, co
 
 
 def lasso_path_tile(
-    Q, norms2, G, alphas, tol, max_iter, positive, indices, values, counts, gaps, iterations, status, room=ROOM
+    Q, norms2, G, alphas, tol, max_iter, positive, indices, values, counts, gaps, iterations, status, rows=None
 ):
     """As `lasso_tile` at several penalties a signal, each solved from the code at the one before.
 
-    `alphas` is (T, P), best in descending order; all results have P as their second dimension. `room` is the number of
-    active atoms up to which one warp does it.
+    `alphas` is (T, P), best in descending order; all results have P as their second dimension. `rows` are the signals
+    to solve, (R,) int64; None is all. Those listed have a status of `TOO_LARGE` where they are to go on.
     """
     import cupy
 
-    (n_signals, n_penalties, capacity), n_atoms = indices.shape, G.shape[0]
-    given, results = (
-        (Q, norms2, G, alphas, tol, max_iter, positive),
-        (indices, values, counts, gaps, iterations, status),
-    )
-    room = min(room, capacity)
-    shared = state_size(room, n_atoms) * G.itemsize
-    if shared <= WARP_BYTES:
-        kernel("active_set", "lasso", G.dtype, 32)(
-            (n_signals,), (32,), *given, None, *results, None, 0, n_signals, n_atoms, n_penalties, capacity, room,
-            shared=shared,
+    (n_signals, n_penalties, capacity), n_atoms = indices.shape, len(G)
+    for room, launch in launches("active_set", "lasso", G.dtype, capacity, state_size, n_atoms):
+        launch(
+            n_signals if rows is None else len(rows), Q, norms2, G, alphas, tol, max_iter, positive, rows, indices,
+            values, counts, gaps, iterations, status, n_atoms, n_penalties, capacity, room,
         )  # fmt: skip
-        rows = cupy.flatnonzero((status == TOO_LARGE).any(axis=1)) if room < capacity else ()
-    else:
-        status[...], iterations[...] = TOO_LARGE, 0
-        rows = cupy.arange(n_signals)
-    if len(rows):
-        _lasso_in_blocks(rows, given, results)
+        if room < capacity:
+            rows = cupy.flatnonzero((status == TOO_LARGE).any(axis=1))
+            if not len(rows):
+                break
 
 
 def lasso_rows(rows, Q, norms2, G, alpha, tol, max_iter, positive, *results):
@@ -57,25 +49,49 @@ def lasso_rows(rows, Q, norms2, G, alpha, tol, max_iter, positive, *results):
     results = [array[:, None] for array in results]
     _, _, counts, _, iterations, status = results
     counts[rows], iterations[rows], status[rows] = 0, 0, TOO_LARGE
-    _lasso_in_blocks(rows, (Q, norms2, G, alpha[:, None], tol, max_iter, positive), results)
+    lasso_path_tile(Q, norms2, G, alpha[:, None], tol, max_iter, positive, *results, rows=rows)
 
 
-def _lasso_in_blocks(rows, given, results):
-    (_, n_penalties, capacity), G = results[0].shape, given[2]
-    size = state_size(capacity, len(G))
-    n_blocks, scratch = scratch_for(len(rows), size, G.dtype)
-    kernel("active_set", "lasso", G.dtype, WIDE)(
-        (n_blocks,), (WIDE,), *given, rows, *results, scratch, size, len(rows), len(G),
-        n_penalties, capacity, capacity,
-    )  # fmt: skip
+def launches(family, name, dtype, capacity, size_of, n_atoms):
+    """The forms of a kernel for active sets, from the smallest on that the device has the shared memory for.
+
+    Yields
+    ------
+    room : int
+        Active atoms that a signal may have in this form, in the end `capacity`.
+    launch : callable
+        Takes the number of signals and the kernel's arguments but for the last three.
+    """
+    most = workspace.shared_memory() // _WARPS
+    for room in _ROOMS:
+        room = min(room, capacity)
+        shared = size_of(room, n_atoms) * dtype.itemsize
+        if shared <= most:
+            yield room, _in_warps(kernel(family, name, dtype, 32), shared)
+            if room == capacity:
+                return
+    yield capacity, in_blocks(family, name, dtype, size_of(capacity, n_atoms))
 
 
-def scratch_for(n_rows, size, dtype):
-    """How many blocks to run for so many signals, and device memory for their state of `size` numbers each."""
-    import cupy
+def _in_warps(kernel, shared):
+    def launch(n_rows, *arguments):
+        kernel((n_rows,), (32,), *arguments, None, 0, n_rows, shared=shared)
 
-    n_blocks = min(n_rows, _WIDE_BLOCKS, max(_SCRATCH_BYTES // (size * dtype.itemsize), 1))
-    return n_blocks, cupy.empty(n_blocks * size, dtype)
+    return launch
+
+
+def in_blocks(family, name, dtype, size):
+    """A launch in blocks that keep `size` numbers each in device memory."""
+
+    def launch(n_rows, *arguments):
+        import cupy
+
+        n_blocks = workspace.blocks_of_scratch(n_rows, size * dtype.itemsize)
+        kernel(family, name, dtype, _WIDE)(
+            (n_blocks,), (_WIDE,), *arguments, cupy.empty(n_blocks * size, dtype), size, n_rows
+        )
+
+    return launch
 
 
 def state_size(room, n_atoms):

@@ -77,10 +77,10 @@ struct Certificate {
     exact = warp_max(worst) <= floor;
   }
 
-  __device__ __forceinline__ T quiet(T penalty, T top, T floor, double target) const {
-    T level = max(T(0.15) * (top - penalty), T(0.25) * floor);
-    if (norm1 > T(0)) level = max(level, T(0.1 * target) / norm1);
-    return level;
+  // The change of a correlation at which sweeps end: small beside what is outside the set, or for the gap.
+  __device__ __forceinline__ T quiet(T penalty, T top, T floor, double tol, double norm2) const {
+    const T enough = norm1 > T(0) ? min(T(0.05 * tol * norm2) / norm1, penalty * T(0.3 * sqrt(0.5 * tol))) : T(0);
+    return max(max(T(0.15) * (top - penalty), T(0.25) * floor), enough);
   }
 };
 
@@ -242,7 +242,7 @@ __global__ void __launch_bounds__(WARP, 12) working_set(
         w[e] *= scale;  // in units in which a look needs no division
         inverse[e] = T(1) / scale;
       }
-      const T quiet = now.quiet(penalty, top, floor, target);
+      const T quiet = now.quiet(penalty, top, floor, tol, norms2[i]);
       const int allowed = min(PATIENCE, max_iter - sweeps);
       bool moved = true;
       int done = 0;
@@ -347,7 +347,7 @@ __global__ void __launch_bounds__(WARP, 16) plain(
       else if (waits)
         outcome = CRAWLS;
       if (outcome >= 0) break;
-      const T quiet = now.quiet(penalty, top, floor, target);
+      const T quiet = now.quiet(penalty, top, floor, tol, norms2[i]);
       const int allowed = min(PATIENCE, max_iter - sweeps);
       bool moved = true;
       int done = 0;

@@ -291,8 +291,8 @@ __global__ void __launch_bounds__(THREADS, THREADS == WARP ? 12 : 4) homotopy(
     const long long* __restrict__ max_nonzero, const double tol, const bool drop, const bool positive,
     const int max_iter, const long long* __restrict__ rows, int* __restrict__ indices, T* __restrict__ values,
     int* __restrict__ counts, double* __restrict__ gaps, double* __restrict__ penalties, int* __restrict__ iterations,
-    signed char* __restrict__ status, T* scratch, const long long scratch_size, const int n_rows, const int n_atoms,
-    const int capacity, const int room) {
+    signed char* __restrict__ status, const int n_atoms, const int capacity, const int room, T* scratch,
+    const long long scratch_size, const int n_rows) {
   DYNAMIC_SHARED(T, shared);
   SHARED(double, parts, THREADS / WARP);
   SHARED(int, places, THREADS / WARP);
@@ -383,8 +383,8 @@ __global__ void __launch_bounds__(THREADS, 4) toward_bounds(
     const T* __restrict__ Q, const double* __restrict__ norms2, const T* __restrict__ G, const T* __restrict__ alpha,
     const double* __restrict__ max_l1_norm, const double* __restrict__ max_error, const double tol,
     const bool positive, const bool* __restrict__ held, const signed char* __restrict__ solved, T* penalties,
-    int* indices, T* values, int* counts, double* gaps, signed char* __restrict__ state, T* scratch,
-    const long long scratch_size, const int n_rows, const int n_atoms, const int capacity) {
+    int* indices, T* values, int* counts, double* gaps, signed char* __restrict__ state,
+    const int n_atoms, const int capacity, T* scratch, const long long scratch_size, const int n_rows) {
   SHARED(double, parts, THREADS / WARP);
   SHARED(int, places, THREADS / WARP);
   Path<T, THREADS> path;

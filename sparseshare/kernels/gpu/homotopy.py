@@ -5,7 +5,6 @@ Penalties of a list are solved one after the other instead, by `active_set.lasso
 """
 
 from . import active_set
-from .module import kernel
 
 _ROUNDS = 1000  # of the active-set method, where it has to take over
 _ATTEMPTS = 20  # to meet a bound after that
@@ -16,36 +15,29 @@ _FAILED = 2  # the status in the end
 
 def homotopy_tile(
     Q, norms2, G, alpha, max_l1_norm, max_error, max_nonzero, tol, drop, positive, max_iter,
-    indices, values, counts, gaps, penalties, iterations, status, room=active_set.ROOM,
+    indices, values, counts, gaps, penalties, iterations, status,
 ):  # fmt: skip
     """Follow the path of every signal of a tile to the first of its bounds.
 
-    Parameters as of `kernels.cpu.homotopy.homotopy_tile`, all arrays on the device; `room` is the number of active
-    atoms up to which one warp does it.
+    Parameters as of `kernels.cpu.homotopy.homotopy_tile`, all arrays on the device.
     """
     import cupy
 
-    (n_signals, capacity), n_atoms = indices.shape, len(G)
-    given = Q, norms2, G, alpha, max_l1_norm, max_error, max_nonzero, tol, drop, positive, max_iter
-    results = indices, values, counts, gaps, penalties, iterations, status
-    room = min(room, capacity)
-    shared = _state_size(room, n_atoms) * G.itemsize
-    rows = cupy.arange(n_signals)
-    if shared <= active_set.WARP_BYTES:
-        kernel("homotopy", "homotopy", G.dtype, 32)(
-            (n_signals,), (32,), *given, None, *results, None, 0, n_signals, n_atoms, capacity, room, shared=shared
-        )
-        rows = cupy.flatnonzero(status == active_set.TOO_LARGE) if room < capacity else ()
-    if len(rows):
-        size = _state_size(capacity, n_atoms)
-        n_blocks, scratch = active_set.scratch_for(len(rows), size, G.dtype)
-        kernel("homotopy", "homotopy", G.dtype, active_set.WIDE)(
-            (n_blocks,), (active_set.WIDE,), *given, rows, *results, scratch, size, len(rows), n_atoms, capacity,
-            capacity,
+    (n_signals, capacity), rows = indices.shape, None
+    for room, launch in active_set.launches("homotopy", "homotopy", G.dtype, capacity, _state_size, len(G)):
+        launch(
+            n_signals if rows is None else len(rows), Q, norms2, G, alpha, max_l1_norm, max_error, max_nonzero, tol,
+            drop, positive, max_iter, rows, indices, values, counts, gaps, penalties, iterations, status, len(G),
+            capacity, room,
         )  # fmt: skip
+        if room < capacity:
+            rows = cupy.flatnonzero(status == active_set.TOO_LARGE)
+            if not len(rows):
+                break
     rows = cupy.flatnonzero(status >= _UNSETTLED) if drop else ()
     if len(rows):
-        _repair(rows, *given[:6], tol, positive, indices, values, counts, gaps, penalties, status)
+        _repair(rows, Q, norms2, G, alpha, max_l1_norm, max_error, tol, positive, indices, values, counts, gaps,
+                penalties, status)  # fmt: skip
 
 
 def _repair(
@@ -69,17 +61,16 @@ def _repair(
         penalties[rows].astype(Q.dtype),
     ]
     codes = [indices[rows], values[rows], counts[rows], gaps[rows]]
-    n_atoms, capacity = len(G), indices.shape[1]
-    size = _state_size(capacity, n_atoms)
+    capacity = indices.shape[1]
+    go_toward_bounds = active_set.in_blocks("homotopy", "toward_bounds", G.dtype, _state_size(capacity, len(G)))
     for attempt in range(_ATTEMPTS):
         own_Q, own_norms2, own_alpha, own_norm, own_error, held, penalty = work
         rounds = cupy.empty(len(rows), counts.dtype)
         solved, state = cupy.empty(len(rows), status.dtype), cupy.empty(len(rows), status.dtype)
         active_set.lasso_tile(own_Q, own_norms2, G, penalty, tol, _ROUNDS, positive, *codes, rounds, solved)
-        n_blocks, scratch = active_set.scratch_for(len(rows), size, G.dtype)
-        kernel("homotopy", "toward_bounds", G.dtype, active_set.WIDE)(
-            (n_blocks,), (active_set.WIDE,), own_Q, own_norms2, G, own_alpha, own_norm, own_error, tol, positive, held,
-            solved, penalty, *codes, state, scratch, size, len(rows), n_atoms, capacity,
+        go_toward_bounds(
+            len(rows), own_Q, own_norms2, G, own_alpha, own_norm, own_error, tol, positive, held, solved, penalty,
+            *codes, state, len(G), capacity,
         )  # fmt: skip
         goes_on = (state == _GO_ON) & (attempt < _ATTEMPTS - 1)
         over = cupy.flatnonzero(~goes_on)
