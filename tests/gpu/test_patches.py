@@ -183,3 +183,31 @@ def test_pooling(gpu, maximum, first, n, n_atoms, dtype):
             return [sums]
 
         np.testing.assert_array_equal(in_order(gpu, pooled)[0], expected)
+
+
+def test_no_races(gpu):
+    """No two threads touch an address with no barrier between them."""
+    from sparseshare.kernels.gpu import features, patches, pooling, unrolled_steps
+
+    rng, place = np.random.default_rng(0), (ROW_CELLS, COLUMN_CELLS)
+    image, grid = gpu.asarray(rng.random((1, 9, 80))), np.array([1, 6, 76])
+    patch, stride = np.array([1, 4, 5]), np.array([1, 1, 1])
+    rows, columns = gpu.poisoned((6 * 76, 20)), gpu.poisoned((20, 6 * 76))
+    products, codes = gpu.asarray(rng.standard_normal((35, 33))), gpu.asarray(rng.standard_normal((35, 33)))
+    sparse = random_array((35, 33), density=0.2, format="csr", rng=rng)
+    offsets, labels, values = gpu.asarray(rng.random(33)), gpu.poisoned(35, np.int64), gpu.poisoned(35)
+    sums, norms2 = gpu.xp.zeros((1, 3, 2, 2, 33)), gpu.asarray(rng.random(35))
+    with gpu.races():
+        patches.take_patches(image, 0, patch, stride, grid, rows)
+        total = gpu.xp.zeros((1, 9, 80))
+        patches.add_patches(rows, 0, patch, stride, grid, np.zeros(3, int), np.array([1, 9, 80]), total)
+        features.load_patches(image, 0, 6 * 76, patch[1:], stride[1:], grid[1:], 0.1, True, columns)
+        features.nearest_atoms(products, 35, offsets, True, labels, values)
+        features.add_to_atoms(codes, 35, labels, values, True, gpu.xp.zeros((33, 33)), gpu.xp.zeros(33))
+        pooling.pool_thresholded(products, 35, 0, *place, offsets, offsets, False, sums)
+        pooling.pool_nearness(products, 35, 0, *place, norms2, offsets, True, gpu.xp.zeros((1, 3, 2, 1, 33)))
+        arrays = sparse.indptr.astype(np.int32), sparse.indices.astype(np.int32), sparse.data
+        pooling.pool_codes(*map(gpu.asarray, arrays), 0, *place, False, sums)
+        unrolled_steps.unrolled_step(products, codes, 1.0, offsets, False, codes, gpu.xp.empty_like(codes), 0.5)
+        gram = gpu.asarray(np.eye(33) + 0.1)
+        unrolled_steps.descend_rows(products, gram, 0.1, 1e-4, 3, False, codes)
