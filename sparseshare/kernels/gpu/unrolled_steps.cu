@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(256) unrolled_step(
 // instance: descend_rows<float> registers 48
 // instance: descend_rows<double> registers 56
 template <typename T>
-__global__ void __launch_bounds__(128) descend_rows(
+__global__ void descend_rows(
     const T* __restrict__ correlations, const T* __restrict__ gram, const T penalty, const T quiet, const int n_sweeps,
     const bool positive, const long long n, const int n_atoms, T* __restrict__ codes, T* scratch, int* places) {
   DYNAMIC_SHARED(T, memory);
@@ -65,6 +65,7 @@ __global__ void __launch_bounds__(128) descend_rows(
       const T step = moved - old;
       __syncwarp();  // all lanes have read what one of them writes now
       if (step != T(0)) {
+#pragma unroll 2
         for (int b = lane; b < m; b += WARP) inner[b] -= step * near[index[b]];
         if (lane == 0) value[a] = moved;
         change = max(change, magnitude(step) * scale);
