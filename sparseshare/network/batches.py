@@ -4,7 +4,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from sparseshare.devices import array_module, computing_on, device_of, free_memory, to_device
+from sparseshare.devices import (
+    array_module,
+    computing_on,
+    device_of,
+    free_memory,
+    module_of,
+    pinned_array,
+    to_device,
+)
 
 _PIECE_BYTES = 1 << 26  # of samples that are put in their order, or sent, together
 _SHARE = 0.25  # of a GPU's free memory that samples may take for good; more stay with the host
@@ -97,10 +105,9 @@ class Batches:
 
     def _sent(self, targets, pieces):
         """Pieces that a second thread puts together, and a second stream sends, one ahead of their use."""
-        import cupy
-
-        copies, here = cupy.cuda.Stream(non_blocking=True), cupy.cuda.get_current_stream()
-        slots = [_Slot(len(pieces[0]), self.X, targets) for _ in pieces[:2]]
+        cuda = module_of(self.device).cuda
+        copies, here = cuda.Stream(non_blocking=True), cuda.get_current_stream()
+        slots = [_Slot(len(pieces[0]), self.X, targets, self.device) for _ in pieces[:2]]
 
         def send(number):
             slot, rows = slots[number % 2], pieces[number]
@@ -122,13 +129,11 @@ class Batches:
 class _Slot:
     """Room for a piece, in memory of the host that copies can leave from by themselves, and on the GPU."""
 
-    def __init__(self, n_rows, X, targets):
-        import cupy
-        import cupyx
-
-        self.host = [cupyx.empty_pinned((n_rows, *array.shape[1:]), array.dtype) for array in (X, targets)]
-        self.X, self.targets = (cupy.empty(array.shape, array.dtype) for array in self.host)
-        self.sent, self.used = cupy.cuda.Event(), cupy.cuda.Event()
+    def __init__(self, n_rows, X, targets, device):
+        xp = module_of(device)
+        self.host = [pinned_array((n_rows, *array.shape[1:]), array.dtype) for array in (X, targets)]
+        self.X, self.targets = (xp.empty(array.shape, array.dtype) for array in self.host)
+        self.sent, self.used = xp.cuda.Event(), xp.cuda.Event()
 
     def send(self, X, rows, targets, target_rows, stream):
         self.sent.synchronize()  # what was here before has left
