@@ -4,6 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from sparseshare.devices import array_module, device_of, moved, to_host
+from sparseshare.optimization.reductions import inner
+
 from .encoder import Encoder, choose_solver
 from .replacement import WorstCoded, replace_atoms
 from .statistics import ConvStatistics, complete
@@ -24,8 +27,8 @@ class Alternation:
 
     Parameters
     ----------
-    atoms : ndarray of shape (n_components, n_channels, *support)
-        Replaced, never written into.
+    atoms : array of shape (n_components, n_channels, *support)
+        Replaced, never written into. Codes, statistics and updates are made where they live.
     form : AtomForm
     options : ConvOptions
         Of the coding problem; `tol` is how exactly codes are solved at most.
@@ -53,8 +56,8 @@ class Alternation:
             self.statistics = self._no_statistics()
             self.unused_for, self.n_steps = np.zeros(len(atoms)), 0
         else:
-            self.statistics = ConvStatistics(**memory["statistics"])
-            self.unused_for, self.n_steps = memory["unused_for"], memory["n_steps"]
+            self.statistics = ConvStatistics(**moved(memory["statistics"], device_of(atoms)))
+            self.unused_for, self.n_steps = to_host(memory["unused_for"]), memory["n_steps"]
 
     @property
     def memory(self):
@@ -80,7 +83,7 @@ class Alternation:
         self.statistics, quadratic = self._count(signals, maps, encoder, objective)
         self.atoms = update_atoms(self.atoms, quadratic, self.form)
         self.objective = quadratic.value(self.atoms) + self.statistics.penalty
-        self._exchange_atoms(self.statistics.usage == 0, signals, maps)
+        self._exchange_atoms(to_host(self.statistics.usage) == 0, signals, maps)
         self.n_steps += 1
         return self.objective
 
@@ -103,10 +106,10 @@ class Alternation:
         maps = [solution.maps for solution in solutions]
         objective = sum(solution.objective for solution in solutions)
         self.statistics.forget(forgetting)
-        used_before = self.statistics.usage.copy()
+        used_before = to_host(self.statistics.usage).copy()
         self.statistics += self._count(batch, maps, encoder, objective)[0]
         self.atoms = update_atoms(self.atoms, AtomObjective(self.statistics), self.form)
-        self.unused_for = np.where(self.statistics.usage > used_before, 0, self.unused_for + 1)
+        self.unused_for = np.where(to_host(self.statistics.usage) > used_before, 0, self.unused_for + 1)
         self._exchange_atoms(self.unused_for >= _PATIENCE, batch, maps)
         self.n_steps += 1
         return objective
@@ -151,7 +154,7 @@ class Alternation:
             statistics.add(
                 whole, coded, boundary, weight=weight, constant=constant, n_threads=encoder.n_threads
             )  # fmt: skip
-        statistics.n_signals = float(len(maps))
+        statistics.settle().n_signals = float(len(maps))
         quadratic = AtomObjective(statistics)
         statistics.penalty = objective - quadratic.value(self.atoms)
         return statistics, quadratic
@@ -168,7 +171,7 @@ class Alternation:
             residual = signal - encoder.operator(signal.shape[2:]).synthesize(coded.dense())
             if masks is not None:
                 residual *= masks[number]
-            worst.look_at(residual, 0.5 * float(np.vdot(signal, signal)))
+            worst.look_at(residual, 0.5 * inner(signal, signal))
         self.atoms = self.atoms.copy()
         replaced = replace_atoms(self.atoms, dead, worst, self.form)
         self.unused_for[replaced] = 0
@@ -177,7 +180,7 @@ class Alternation:
 
     def _no_statistics(self):
         n_components, n_channels, *support = self.atoms.shape
-        return ConvStatistics.zeros(n_components, n_channels, tuple(support))
+        return ConvStatistics.zeros(n_components, n_channels, tuple(support), array_module(self.atoms))
 
 
 class Batch:
@@ -198,6 +201,10 @@ class Batch:
 
     def __getitem__(self, number):
         return self.signals[self.numbers[number]]
+
+    def shape(self, number):
+        """Spatial shape of a signal."""
+        return self.signals.shape(self.numbers[number])
 
 
 class _Picked:

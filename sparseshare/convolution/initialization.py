@@ -4,6 +4,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from sklearn.utils import check_random_state
 
+from sparseshare.devices import to_device, to_host
 from sparseshare.optimization.constraints import row_norms
 from sparseshare.validation import check_choice
 
@@ -34,8 +35,9 @@ def initial_atoms(signals, form, n_components, dict_init="data", random_state=No
 
     Returns
     -------
-    ndarray of shape (n_components, n_channels, *support), new
-        As they may be; all but the given ones of unit norm where the constraint lets them.
+    array of shape (n_components, n_channels, *support), new
+        As they may be; all but the given ones of unit norm where the constraint lets them. On the signals' device; they
+        are made on the host, so that they are the same for every device.
 
     Raises
     ------
@@ -48,7 +50,7 @@ def initial_atoms(signals, form, n_components, dict_init="data", random_state=No
     atoms = np.empty((n_components, *shape), first.dtype)
     missing = np.ones(n_components, dtype=bool)
     if given is not None:
-        atoms[: len(given)] = given
+        atoms[: len(given)] = to_host(given)
         missing[: len(given)] = False
     if dict_init == "k-means++":
         patches = _patches(signals, form.support, max(10 * n_components, _LEAST_CANDIDATES), random_state)
@@ -64,7 +66,7 @@ def initial_atoms(signals, form, n_components, dict_init="data", random_state=No
         _fill(atoms, missing, random_state.standard_normal((int(missing.sum()), *shape)), form)
     if missing.any():
         raise ValueError(f"no atoms of shape {form.support} fulfil the constraints on the atoms")
-    return form.project(atoms)
+    return to_device(form.project(atoms), getattr(signals, "device", "cpu"))
 
 
 def feasible(patches, members, form):
@@ -100,7 +102,7 @@ def _patches(signals, support, count, random_state):
             code = random_state.randint(len(signal))
             corner = [random_state.randint(limit) for limit in limits]
             window = tuple(slice(at, at + length) for at, length in zip(corner, support, strict=True))
-            parts.append(signal[(code, slice(None), *window)])
+            parts.append(to_host(signal[(code, slice(None), *window)]))
     patches = np.stack(parts)
     return patches[random_state.permutation(count)]
 
@@ -111,9 +113,10 @@ def completed(signals, number):
     masks = getattr(signals, "masks", None)
     if masks is None:
         return signal
-    observed = masks[number]
+    observed = to_host(masks[number])
     if observed.all():
         return signal
+    signal = to_host(signal)
     axes = tuple(range(2, signal.ndim))
     known = gaussian_filter(observed.astype(np.float64), 1, axes=axes)
     means = gaussian_filter((observed * signal).astype(np.float64), 1, axes=axes) / np.where(known > 0, known, 1)

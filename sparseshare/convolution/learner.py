@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from sparseshare.callbacks import CallbackSupportMixin, EpochReports, with_callbacks
-from sparseshare.devices import resolve_device
+from sparseshare.devices import array_module, computing_on, moved, on_gpu, to_device
 from sparseshare.optimization.constraints import AtomConstraint
 from sparseshare.threads import single_threaded_blas
 from sparseshare.validation import check_bool, check_choice, check_number
@@ -18,7 +18,7 @@ from .atoms import atoms_inside, check_atoms
 from .encoder import SOLVERS, Encoder
 from .initialization import METHODS, initial_atoms
 from .shapes import atom_shapes
-from .signals import check_conv_signals, check_support
+from .signals import check_conv_signals, check_support, device_for
 from .transformer import ConvTransformer
 from .updates import AtomForm
 
@@ -117,11 +117,12 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
     n_jobs : int or None, default=None
         Threads; None takes all. Results do not depend on it.
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        "auto" computes where the signals live, CuPy arrays on their GPU, and leaves the atoms there; "cpu", "cuda" and
+        "cuda:N" say where.
 
     Attributes
     ----------
-    components_ : ndarray of shape (n_components, *atom_shape[, n_channels])
+    components_ : array of shape (n_components, *atom_shape[, n_channels])
         The atoms, float32 if the signals were.
     loss_curve_ : list of float
         Mean objective per signal, one value a turn or epoch and one a call of `partial_fit`. Of batches: before they
@@ -338,7 +339,7 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
         alternation = Alternation(
             atoms, form, self._options(), self.alpha_, self.replace_atoms, self.n_jobs, getattr(self, "_memory", None)
         )  # fmt: skip
-        with single_threaded_blas:
+        with single_threaded_blas, computing_on(signals.device):
             objective = alternation.learn(signals, 1.0 if self.forgetting is None else self.forgetting)
         self.loss_curve_.append(objective / len(signals))
         self._keep(alternation, signals)
@@ -348,7 +349,7 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
         """Turns on all signals, or epochs of batches drawn by `random_state`, until the objective stops falling."""
         losses, decrease = [], np.inf
         self.converged_ = False
-        with single_threaded_blas, EpochReports(self, X, y) as reports:
+        with single_threaded_blas, computing_on(signals.device), EpochReports(self, X, y) as reports:
             for _ in range(self.max_iter):
                 reports.begin()
                 if random_state is None:
@@ -400,7 +401,8 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
         self._check_parameters()
 
     def _training_signals(self, X, mask, reset):
-        resolve_device(self.device, X)
+        started = None if reset else vars(self).get("components_")
+        device = device_for(self.device, X, started, *(array for array in (mask, self.weights) if on_gpu(array)))
         if not reset:
             self._check_columns(X, reset=False)
         _, support, _ = self._shapes()
@@ -410,7 +412,7 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
             n_channels = "any" if reset or self.n_channels_ is None else self.n_channels_
         signals = check_conv_signals(
             X, len(support), n_channels, mask=mask, image_shape=self.image_shape,
-            fitted_shape=None if reset else self._fitted_shape,
+            fitted_shape=None if reset else self._fitted_shape, device=device,
         )  # fmt: skip
         self._cells(len(support))
         check_support(support, signals)
@@ -449,7 +451,7 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
                     f"going on from components_ of shape {self.components_.shape}, but the parameters and X ask for "
                     f"{expected}: fit a clone, or with warm_start=False"
                 )
-            return form, atoms_inside(self.components_, n_channels, signals.dtype)
+            return form, to_device(atoms_inside(self.components_, n_channels, signals.dtype), signals.device)
         method, given = self.dict_init, None
         if not isinstance(method, str):
             method, given = "data", check_atoms(method, name="dict_init")[:n_components]
@@ -472,15 +474,18 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
         self._keep_shapes(signals)
         self.components_ = self._given(alternation.atoms, signals)
         self.n_steps_ = alternation.n_steps
-        self._memory = alternation.memory
+        self._memory = moved(alternation.memory, signals.home)
         if self.rank1:
-            self.channel_patterns_, self.support_patterns_ = alternation.form.factors(alternation.atoms)
+            factors = alternation.form.factors(alternation.atoms)
+            self.channel_patterns_, self.support_patterns_ = (to_device(factor, signals.home) for factor in factors)
 
     def _given(self, atoms, signals):
-        """Atoms in the users' form."""
+        """Atoms in the users' form, where the signals live."""
+        atoms = to_device(atoms, signals.home)
         if signals.separate or signals.n_channels is None:
             return atoms[:, 0].copy()
-        return np.ascontiguousarray(np.moveaxis(atoms, 1, -1))
+        xp = array_module(atoms)
+        return xp.ascontiguousarray(xp.moveaxis(atoms, 1, -1))
 
     def _coding_limits(self):
         return {"tol": self.transform_tol, "max_iter": self.transform_max_iter}

@@ -9,6 +9,8 @@ from math import prod
 
 import numpy as np
 
+from sparseshare.devices import array_module, device_of, to_device, to_host
+
 from .initialization import feasible
 
 _LEAST_SHARE = 1e-8  # of a signal's energy per sample: patches with less are coded perfectly
@@ -26,7 +28,7 @@ class WorstCoded:
     Attributes
     ----------
     patches : list of ndarrays of shape (n_channels, *support)
-        Most energy first.
+        Most energy first; on the host, as only few are kept.
     """
 
     def __init__(self, support, count):
@@ -42,7 +44,7 @@ class WorstCoded:
 
         Parameters
         ----------
-        residual : ndarray of shape (J, n_channels, *signal_shape)
+        residual : array of shape (J, n_channels, *signal_shape)
         energy : float
             0.5 |x|^2 of the signal.
         """
@@ -50,11 +52,12 @@ class WorstCoded:
         for one in residual:
             sums = _window_sums((one.astype(np.float64) ** 2).sum(axis=0), self.support)
             for _ in range(self.count):
-                corner = np.unravel_index(sums.argmax(), sums.shape)
-                if sums[corner] <= least or (len(self._kept) == self.count and sums[corner] <= self._kept[-1][0]):
+                corner = np.unravel_index(int(sums.argmax()), sums.shape)
+                found = float(sums[corner])
+                if found <= least or (len(self._kept) == self.count and found <= self._kept[-1][0]):
                     break
                 window = tuple(slice(at, at + length) for at, length in zip(corner, self.support, strict=True))
-                self._kept.append((float(sums[corner]), one[(slice(None), *window)].copy()))
+                self._kept.append((found, to_host(one[(slice(None), *window)]).copy()))
                 self._kept.sort(key=lambda entry: -entry[0])
                 del self._kept[self.count :]
                 around = zip(corner, self.support, strict=True)
@@ -66,7 +69,7 @@ def replace_atoms(atoms, dead, worst, form):
 
     Parameters
     ----------
-    atoms : ndarray of shape (n_components, n_channels, *support)
+    atoms : array of shape (n_components, n_channels, *support)
     dead : sequence of int
     worst : WorstCoded
     form : AtomForm
@@ -80,13 +83,15 @@ def replace_atoms(atoms, dead, worst, form):
     if len(dead) == 0:
         return dead
     found, good = feasible(np.stack(worst.patches[: len(dead)]).astype(atoms.dtype, copy=False), dead, form)
-    atoms[dead[good]] = found[good]
+    places, found = (to_device(array, device_of(atoms)) for array in (dead[good], found[good]))
+    atoms[places] = found
     return dead[good]
 
 
 def _window_sums(values, support):
     """Sums over all windows of a shape, from cumulative sums."""
-    totals = np.pad(values, [(1, 0)] * values.ndim)
+    xp = array_module(values)
+    totals = xp.pad(values, [(1, 0)] * values.ndim)
     for axis in range(values.ndim):
         totals = totals.cumsum(axis=axis)
     sums = 0.0
@@ -96,4 +101,4 @@ def _window_sums(values, support):
             for end, length, n in zip(corner, support, values.shape, strict=True)
         )
         sums = sums + (-1) ** (values.ndim - sum(corner)) * totals[part]
-    return np.maximum(sums, 0)
+    return xp.maximum(sums, 0)

@@ -20,19 +20,25 @@ from math import prod
 import numpy as np
 from scipy import fft
 
+from sparseshare.devices import array_module, device_of, on_gpu
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.threads import run_in_threads
 
+from .device_operator import DeviceConvolution
 from .geometry import Geometry
+from .maps import SparseMaps
 from .operator import Convolution
 
 _ATOMS_AT_ONCE = 4  # rows of phi that a thread takes
 _PAIR_COST = 2.5  # of a pair of non-zeros, in units of a point of a transform times its logarithm
+_DENSE = (
+    0.05  # share of non-zeros from which a GPU transforms whole maps: it goes through non-zeros and all maps at once
+)
 
 
 @dataclass
 class ConvStatistics:
-    """Sums over coded signals, in float64.
+    """Sums over coded signals, in float64; signals and codes live where the sums do.
 
     Attributes
     ----------
@@ -42,7 +48,7 @@ class ConvStatistics:
     usage : ndarray of shape (n_components,)
         Number of non-zeros of each atom. Never weighted, and forgotten as the rest is.
     energy : float
-        0.5 |x|^2.
+        0.5 |x|^2. On a GPU an array of no axes until `settle`.
     penalty : float
         What the objective holds beside the squared error.
     n_signals : float
@@ -57,17 +63,19 @@ class ConvStatistics:
     n_signals: float = 0.0
 
     @classmethod
-    def zeros(cls, n_components, n_channels, support):
+    def zeros(cls, n_components, n_channels, support, xp=np):
         """Statistics of no signals.
 
         Parameters
         ----------
         n_components, n_channels : int
         support : tuple of int
+        xp : module, default=numpy
+            numpy or cupy.
         """
         n_offsets = (prod(2 * length - 1 for length in support) + 1) // 2
         shapes = (n_components, n_components, n_offsets), (n_components, n_channels, *support), n_components
-        return cls(*map(np.zeros, shapes))
+        return cls(*map(xp.zeros, shapes))
 
     @property
     def support(self):
@@ -77,21 +85,21 @@ class ConvStatistics:
     @property
     def phi(self):
         """phi with all offsets -L < tau < L, shape (n_components, n_components, *(2 * support - 1)): a new array."""
-        return np.stack([self.row(k) for k in range(len(self.half))])
+        return array_module(self.half).stack([self.row(k) for k in range(len(self.half))])
 
     def row(self, atom):
         """phi[atom] with all offsets, shape (n_components, *(2 * support - 1)): a new array."""
         mirrored = self.half[:, atom, :0:-1]
         window = tuple(2 * length - 1 for length in self.support)
-        return np.concatenate([mirrored, self.half[atom]], axis=1).reshape(-1, *window)
+        return array_module(self.half).concatenate([mirrored, self.half[atom]], axis=1).reshape(-1, *window)
 
     def add(self, signal, maps, boundary, *, weight=1.0, penalty=0.0, constant=0.0, n_threads=1):
         """Count a signal in.
 
         Parameters
         ----------
-        signal : ndarray of shape (J, n_channels, *signal_shape)
-        maps : ndarray of shape (J, n_components, *positions), or SparseMaps
+        signal : array of shape (J, n_channels, *signal_shape)
+        maps : array of shape (J, n_components, *positions), or SparseMaps
         boundary : {"circular", "full"}
             For "valid" and for missing pixels see `complete`.
         weight : float, default=1.0
@@ -117,10 +125,12 @@ class ConvStatistics:
                 "phi and psi depend on the position where atoms stick out: complete the signal first, then add it with "
                 "boundary='full'"
             )
-        flat = signal.ravel().astype(np.float64, copy=False)
-        self.energy += weight * (0.5 * float(flat @ flat) + constant)
         self.penalty += weight * penalty
         self.n_signals += weight
+        if on_gpu(signal):
+            return self._add_on_gpu(signal, maps, geometry, weight, constant)
+        flat = signal.ravel().astype(np.float64, copy=False)
+        self.energy += weight * (0.5 * float(flat @ flat) + constant)
         indices, values = _non_zeros(maps)
         self.usage += np.bincount(
             indices // geometry.n_positions % len(self.usage), minlength=len(self.usage)
@@ -135,6 +145,11 @@ class ConvStatistics:
         for j, one in enumerate(signal):
             some = slice(ends[j], ends[j + 1])
             self._add_sparse(one, indices[some] - j * size, values[some], geometry, weight, n_threads, pairs)
+        return self
+
+    def settle(self):
+        """Make the energy a number of the host, once for all signals added; returns self."""
+        self.energy = float(self.energy)
         return self
 
     def forget(self, factor):
@@ -156,6 +171,33 @@ class ConvStatistics:
         """Forget all about an atom that has been exchanged."""
         self.half[atom] = self.half[:, atom] = self.psi[atom] = 0
         self.usage[atom] = 0
+
+    def _add_on_gpu(self, signal, maps, geometry, weight, constant):
+        """What `add` does; nothing of it waits for the device but the number of non-zeros."""
+        xp, kernels = array_module(signal), kernels_for(device_of(signal), "conv_statistics")
+        self.energy = self.energy + weight * (0.5 * (signal * signal).sum(dtype=np.float64) + constant)
+        sparse = maps if isinstance(maps, SparseMaps) else SparseMaps.from_dense(maps)
+        size = len(self.usage) * geometry.n_positions
+        self.usage += xp.bincount(sparse.indices // geometry.n_positions % len(self.usage), minlength=len(self.usage))
+        dense, support = sparse.dense(), self.support
+        pairs = len(sparse.values) <= _DENSE * dense.size
+        if not pairs:
+            self._add_dense_pairs(dense, geometry, weight, 1)
+        ends = [0, len(sparse.values)]
+        if len(signal) > 1:
+            ends = xp.searchsorted(sparse.indices, size * xp.arange(len(signal) + 1)).tolist()
+        circular = geometry.boundary == "circular"
+        if circular:
+            reach = [(0, 0), (0, 0), *((0, length - 1) for length in support)]
+            signal = xp.pad(signal, reach, mode="wrap")
+        signal = signal.astype(dense.dtype, copy=False)
+        for j in range(len(signal)):
+            some = slice(ends[j], ends[j + 1])
+            entries = sparse.indices[some] - j * size, sparse.values[some]
+            kernels.correlate_signal(*entries, signal[j], geometry.positions, weight, self.psi)
+            if pairs:
+                kernels.correlate_maps(*entries, dense[j], geometry.positions, support, circular, weight, self.half)
+        return self
 
     def _is_dense(self, n_non_zeros, n_signals, geometry):
         """Whether transforms of whole maps cost less than going through the pairs of non-zeros."""
@@ -197,16 +239,20 @@ class ConvStatistics:
 
     def _add_dense_pairs(self, maps, geometry, weight, n_threads):
         """phi by transforms: one product of spectra and one transform back for every pair of atoms."""
-        grid = _grid(geometry)
+        xp, grid = array_module(maps), _grid(geometry)
         axes = tuple(range(-geometry.n_axes, 0))
-        spectra = fft.rfftn(maps.astype(np.float64, copy=False), s=grid, axes=axes, workers=n_threads)
-        around = np.ix_(*(np.arange(1 - length, length) % n for length, n in zip(self.support, grid, strict=True)))
+        if xp is np:
+            spectra = fft.rfftn(maps.astype(np.float64, copy=False), s=grid, axes=axes, workers=n_threads)
+        else:
+            spectra = xp.fft.rfftn(maps.astype(np.float64, copy=False), s=grid, axes=axes)
+        around = xp.ix_(*(xp.arange(1 - length, length) % n for length, n in zip(self.support, grid, strict=True)))
         centre = self.half.shape[2] - 1
         n_components = len(self.usage)
 
         def work(k, _):
-            products = np.einsum("j...,jk...->k...", spectra[:, k].conj(), spectra[:, k:])
-            window = fft.irfftn(products, s=grid, axes=axes)[(slice(None), *around)]
+            products = (spectra[:, k, None].conj() * spectra[:, k:]).sum(axis=0)
+            window = (fft if xp is np else xp.fft).irfftn(products, s=grid, axes=axes)
+            window = window[(slice(None), *around)]
             window = weight * window.reshape(n_components - k, -1)
             self.half[k, k:] += window[:, centre:]
             self.half[k + 1 :, k] += window[1:, centre::-1]
@@ -239,18 +285,22 @@ def complete(signal, maps, operator, mask=None):
     geometry = operator.geometry
     if geometry.boundary != "valid" and mask is None:
         return signal, geometry.boundary, 1.0, 0.0
-    dense = maps if isinstance(maps, np.ndarray) else maps.dense()
+    xp, dense = array_module(signal), maps.dense() if isinstance(maps, SparseMaps) else maps
     inside = signal
     weight, constant = 1.0, 0.0
     if geometry.boundary == "valid":
         around = tuple(n + 2 * (length - 1) for n, length in zip(geometry.signal_shape, geometry.support, strict=True))
-        whole = Convolution(operator.atoms, Geometry(around, geometry.support, "full"), operator.n_threads)
+        whole = Geometry(around, geometry.support, "full")
+        whole = (
+            Convolution(operator.atoms, whole, operator.n_threads) if xp is np
+            else DeviceConvolution(operator.atoms, whole)
+        )  # fmt: skip
         completed = whole.synthesize(dense)
         visible = (..., *(slice(length - 1, -(length - 1) or None) for length in geometry.support))
     else:
         completed, visible = operator.synthesize(dense), (...,)
     if mask is not None:
-        squares = np.square(mask, dtype=np.float64)
+        squares = xp.square(mask.astype(np.float64))
         weight = float(squares.max()) or 1.0
         squares /= weight
         inside = completed[visible] + squares * (signal - completed[visible])

@@ -5,14 +5,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import fft
 
+from sparseshare.devices import array_module
 from sparseshare.optimization.constraints import AtomConstraint, row_norms
+from sparseshare.optimization.reductions import highest, inner
 
 LEAST_MASS = 1e-10  # of the largest curvature: atoms below it are left as they are
 _GROWTH = 1.5  # of the step's inverse after a refusal
 
 
 class AtomObjective:
-    """F(D) = 0.5 |x - D z|^2 as a function of the atoms, from statistics alone, and its gradient.
+    """F(D) = 0.5 |x - D z|^2 as a function of the atoms, from statistics alone, and its gradient; on either device.
 
     The gradient is a convolution of the atoms with phi (Dupré la Tour et al. 2018, section 3.2), taken here by
     transforms on a grid as small as phi.
@@ -29,30 +31,32 @@ class AtomObjective:
     """
 
     def __init__(self, statistics):
-        self.psi, self.energy = statistics.psi, statistics.energy
+        xp = self._xp = array_module(statistics.psi)
+        self.psi, self.energy = statistics.psi, float(statistics.energy)
+        self._fft = fft if xp is np else xp.fft
         self.support = statistics.support
         self._axes = tuple(range(-len(self.support), 0))
         self._grid = tuple(fft.next_fast_len(2 * length - 1, real=True) for length in self.support)
         n_components = len(self.psi)
-        around = np.ix_(*(np.arange(1 - length, length) for length in self.support))
-        spectra = np.empty((n_components, n_components, *self._grid[:-1], self._grid[-1] // 2 + 1), np.complex128)
+        around = xp.ix_(*(xp.arange(1 - length, length) for length in self.support))
+        spectra = xp.empty((n_components, n_components, *self._grid[:-1], self._grid[-1] // 2 + 1), np.complex128)
         for k in range(n_components):  # row by row: all of phi on the grid would be as large again
-            row = np.zeros((n_components, *self._grid))
+            row = xp.zeros((n_components, *self._grid))
             row[(slice(None), *around)] = statistics.row(k)
-            spectra[k] = fft.rfftn(row, axes=self._axes)
-        spectra = np.moveaxis(spectra.reshape(n_components, n_components, -1), -1, 0)
-        self.curvatures = np.maximum(spectra.real.diagonal(axis1=1, axis2=2).max(axis=0), 0)
-        self._spectra = np.ascontiguousarray(spectra)
+            spectra[k] = self._fft.rfftn(row, axes=self._axes)
+        spectra = xp.moveaxis(spectra.reshape(n_components, n_components, -1), -1, 0)
+        self.curvatures = xp.maximum(spectra.real.diagonal(axis1=1, axis2=2).max(axis=0), 0)
+        self._spectra = xp.ascontiguousarray(spectra)
 
     def apply(self, atoms):
         """phi * D, shape and dtype of `psi`."""
-        n_components, n_channels = self.psi.shape[:2]
-        spectra = fft.rfftn(atoms, s=self._grid, axes=self._axes)
+        xp, (n_components, n_channels) = self._xp, self.psi.shape[:2]
+        spectra = self._fft.rfftn(atoms, s=self._grid, axes=self._axes)
         shape = spectra.shape
-        products = self._spectra @ np.moveaxis(spectra.reshape(n_components, n_channels, -1), -1, 0)
-        products = np.ascontiguousarray(np.moveaxis(products, 0, -1)).reshape(shape)
+        products = self._spectra @ xp.moveaxis(spectra.reshape(n_components, n_channels, -1), -1, 0)
+        products = xp.ascontiguousarray(xp.moveaxis(products, 0, -1)).reshape(shape)
         inside = tuple(slice(length) for length in self.support)
-        return fft.irfftn(products, s=self._grid, axes=self._axes)[(..., *inside)]
+        return self._fft.irfftn(products, s=self._grid, axes=self._axes)[(..., *inside)]
 
     def gradient(self, atoms):
         """dF / dD, shape (n_components, n_channels, *support)."""
@@ -65,7 +69,7 @@ class AtomObjective:
     def change(self, atoms, applied=None):
         """F(D) - F(0), without the cancellation of the energy."""
         applied = self.apply(atoms) if applied is None else applied
-        return float(np.vdot(atoms, 0.5 * applied - self.psi))
+        return inner(atoms.astype(np.float64, copy=False), 0.5 * applied - self.psi)
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ class AtomForm:
 
     def movable(self, objective):
         """Which atoms an update moves: those that are used enough, and not fixed."""
-        movable = objective.curvatures > LEAST_MASS * objective.curvatures.max(initial=0)
+        movable = objective.curvatures > LEAST_MASS * highest(objective.curvatures)
         movable[: self.n_fixed] = False
         return movable
 
@@ -135,14 +139,15 @@ class AtomForm:
 
     def factors(self, atoms):
         """Patterns u (n_components, n_channels) and v (n_components, *support) of the nearest matrices of rank 1."""
+        xp = array_module(atoms)
         if self.constraint.nonnegative:
-            atoms = np.maximum(atoms, 0)
-        u, scale, v = np.linalg.svd(atoms.reshape(*atoms.shape[:2], -1), full_matrices=False)
+            atoms = xp.maximum(atoms, 0)
+        u, scale, v = xp.linalg.svd(atoms.reshape(*atoms.shape[:2], -1), full_matrices=False)
         u, scale, v = u[:, :, 0], scale[:, 0], v[:, 0].reshape(len(atoms), *self.support)
         if self.constraint.nonnegative:
-            u, v = np.abs(u), np.abs(v)
+            u, v = abs(u), abs(v)
         # The norm is divided evenly, so that neither half starts at the other's bound.
-        root = np.sqrt(scale)
+        root = scale**0.5
         return self.project_patterns((root * u.T).T), self.project_shapes((root * v.T).T)
 
     def project_patterns(self, u):
@@ -157,16 +162,18 @@ class AtomForm:
     def _by_support(self, atoms, project):
         if not self._groups:
             return project(atoms.reshape(len(atoms), -1)).reshape(atoms.shape)
-        projected = np.zeros_like(atoms)
+        xp = array_module(atoms)
+        projected = xp.zeros_like(atoms)
         for shape, members in self._groups.items():
-            at = np.ix_(members, range(atoms.shape[1]), *map(range, shape))
-            projected[at] = project(atoms[at].reshape(len(members), -1)).reshape(atoms[at].shape)
+            at = (xp.asarray(members), slice(None), *map(slice, shape))
+            own = atoms[at]
+            projected[at] = project(own.reshape(len(members), -1)).reshape(own.shape)
         return projected
 
 
 def join(u, v):
     """Atoms of rank 1, shape (n_components, n_channels, *support)."""
-    return np.einsum("kc,k...->kc...", u, v)
+    return u.reshape(*u.shape, *[1] * (v.ndim - 1)) * v[:, None]
 
 
 def update_atoms(atoms, objective, form, *, max_iter=50, tol=1e-3):
@@ -195,20 +202,20 @@ def update_atoms(atoms, objective, form, *, max_iter=50, tol=1e-3):
     used = form.movable(objective)
     if not used.any():
         return atoms
-    spread = _spread(np.where(used, objective.curvatures, 1), atoms.ndim)
+    xp = array_module(atoms)
+    spread = _spread(xp.where(used, objective.curvatures, 1), atoms.ndim)
     idle = ~_spread(used, atoms.ndim)
-    current = point = np.asarray(atoms, dtype=np.float64)
+    current = point = xp.asarray(atoms, dtype=np.float64)
     applied = ahead = objective.apply(current)
     start = value = objective.change(current, applied)
     factor, momentum = 1.0, 1.0
     for _ in range(max_iter):
         slope = ahead - objective.psi
         while True:
-            trial = form.project(point - slope / (factor * spread))
-            np.copyto(trial, current, where=idle)
+            trial = xp.where(idle, current, form.project(point - slope / (factor * spread)))
             trial_applied = objective.apply(trial)
             step = trial - point
-            if np.vdot(step, trial_applied - ahead) <= factor * np.vdot(spread * step, step) * (1 + 1e-12):
+            if inner(step, trial_applied - ahead) <= factor * inner(spread * step, step) * (1 + 1e-12):
                 break
             factor *= _GROWTH
         trial_value = objective.change(trial, trial_applied)
@@ -230,8 +237,8 @@ def update_atoms(atoms, objective, form, *, max_iter=50, tol=1e-3):
 
 def _update_factors(atoms, objective, form, max_iter, tol):
     """Patterns over the channels and over the support in turns (Dupré la Tour et al. 2018, section 3.2)."""
-    used = form.movable(objective)
-    u, v = form.factors(np.asarray(atoms, dtype=np.float64))
+    xp, used = array_module(atoms), form.movable(objective)
+    u, v = form.factors(xp.asarray(atoms, dtype=np.float64))
     current = join(u, v)
     applied = objective.apply(current)
     start = value = objective.change(current, applied)
@@ -243,21 +250,20 @@ def _update_factors(atoms, objective, form, max_iter, tol):
             flat = slope.reshape(*slope.shape[:2], -1)
             if side == 0:
                 moved, other = u, row_norms(v.reshape(len(v), -1))
-                slope, project = np.einsum("kcl,kl->kc", flat, v.reshape(len(v), -1)), form.project_patterns
+                slope, project = (flat @ v.reshape(len(v), -1, 1))[..., 0], form.project_patterns
             else:
                 moved, other = v, row_norms(u)
-                slope, project = np.einsum("kcl,kc->kl", flat, u).reshape(v.shape), form.project_shapes
+                slope, project = (u[:, None] @ flat).reshape(v.shape), form.project_shapes
             movable = used & (other > 0)
-            spread = _spread(np.where(movable, objective.curvatures * other**2, 1), moved.ndim)
+            spread = _spread(xp.where(movable, objective.curvatures * other**2, 1), moved.ndim)
             idle = ~_spread(movable, moved.ndim)
             while True:
-                trial = project(moved - slope / (factors[side] * spread))
-                np.copyto(trial, moved, where=idle)
+                trial = xp.where(idle, moved, project(moved - slope / (factors[side] * spread)))
                 joined = join(trial, v) if side == 0 else join(u, trial)
                 trial_applied = objective.apply(joined)
                 step = trial - moved
-                bound = factors[side] * np.vdot(spread * step, step) * (1 + 1e-12)
-                if np.vdot(joined - current, trial_applied - applied) <= bound:
+                bound = factors[side] * inner(spread * step, step) * (1 + 1e-12)
+                if inner(joined - current, trial_applied - applied) <= bound:
                     break
                 factors[side] *= _GROWTH
             trial_value = objective.change(joined, trial_applied)
