@@ -69,6 +69,10 @@ class Node(ABC):
     def __init__(self, layer, output_shape):
         self.layer, self.output_shape = layer, tuple(output_shape)
 
+    def numbers_a_sample(self):
+        """About how many numbers `forward` makes of one sample, its output among them."""
+        return 2 * prod(self.output_shape)
+
     @abstractmethod
     def forward(self, x, training=False, random_state=None):
         """Output for a batch, and what `backward` needs.

@@ -11,7 +11,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
-from sparseshare.devices import Movable, array_module, computing_on, device_of, memory_errors, resolve_device, to_host
+from sparseshare.devices import (
+    Movable,
+    array_module,
+    computing_on,
+    device_of,
+    memory_errors,
+    resolve_device,
+    rows_that_fit,
+    to_host,
+)
 from sparseshare.threads import thread_count
 from sparseshare.validation import check_choice, check_number
 
@@ -25,7 +34,7 @@ from .sharing import SharingRule, one_line
 from .thresholds import ACTIVATIONS
 from .training import NetworkReports, train
 
-_AT_ONCE, _AT_ONCE_THERE = 1000, 8192  # samples that predictions take at a time, on the CPU and on a GPU
+_AT_ONCE, _AT_ONCE_THERE = 1000, 8192  # samples that predictions take at a time, on the CPU and at most on a GPU
 _MEASURED = 2000  # samples that densities are measured on
 
 
@@ -255,7 +264,7 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
         return plan_of(self, self._loss(), l2=self.alpha)
 
     def _scorer(self, read, held, targets):
-        batches = [held[part] for part in _parts(len(held), read.device)]
+        batches = [held[part] for part in _parts(len(held), self.network_)]
 
         def score(network):
             outputs = np.concatenate([to_host(network.output(read(rows))) for rows in batches])
@@ -270,7 +279,7 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
     def _finish(self, read, n_samples):
         """Measure densities, and keep no more than the network stores."""
         chosen = np.linspace(0, n_samples - 1, min(n_samples, _MEASURED)).astype(int)
-        self.network_.measure_densities(read(chosen[part]) for part in _parts(len(chosen), read.device))
+        self.network_.measure_densities(read(chosen[part]) for part in _parts(len(chosen), self.network_))
         hidden = np.array(self.network_.densities[:-1])
         self.densities_ = hidden[~np.isnan(hidden)]
         self.network_.release()
@@ -298,7 +307,7 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
             read = Batches(X, shape, network.dtype, device)
             n_layers = len(network.nodes) - 1 if codes else None
             at_home = to_host if device_of(X) == "cpu" else lambda outputs: outputs
-            parts = [at_home(network.output(read(part), n_layers)) for part in _parts(len(X), device)]
+            parts = [at_home(network.output(read(part), n_layers)) for part in _parts(len(X), network)]
             return parts[0] if len(parts) == 1 else array_module(parts[0]).concatenate(parts)
 
     @property
@@ -322,7 +331,9 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
         return tags
 
 
-def _parts(n_samples, device):
+def _parts(n_samples, network):
     """Slices of samples that are predicted together."""
-    step = _AT_ONCE if device == "cpu" else _AT_ONCE_THERE
+    device, step = network.device, _AT_ONCE
+    if device != "cpu":
+        step = rows_that_fit(device, network.bytes_a_sample(), most=_AT_ONCE_THERE)
     return [slice(start, min(start + step, n_samples)) for start in range(0, n_samples, step)]

@@ -1,6 +1,7 @@
 """Layers connected one after the other."""
 
 from contextlib import nullcontext
+from math import prod
 
 import numpy as np
 
@@ -205,6 +206,13 @@ class Network:
     def device(self):
         """Where it is computed: "cpu" or "cuda:N"."""
         return self.parameters[0].device if self.parameters else "cpu"
+
+    def bytes_a_sample(self):
+        """About what a sample takes while it goes through the layers, most of it behind one of them."""
+        return self.dtype.itemsize * max(
+            (prod(shape) + node.numbers_a_sample() for shape, node in zip(self.input_shapes, self.nodes, strict=True)),
+            default=1,
+        )
 
     def to_device(self, device):
         """The network on a device.

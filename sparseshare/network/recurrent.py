@@ -152,13 +152,18 @@ class _StepsNode(Node):
     def __init__(self, layer, input_shape, n_units, n_columns, builder):
         n_steps, n_features = input_shape
         super().__init__(layer, (n_steps, n_units) if layer.return_sequences else (n_units,))
-        self.n_units, self.n_threads = n_units, builder.n_threads
+        self.n_steps, self.n_units, self.n_threads = n_steps, n_units, builder.n_threads
         self.weights = builder.weights(layer, (n_features, n_columns), n_features, n_units)
         self.recurrent = builder.weights(layer, (n_units, n_columns), n_units, n_units, place=1)
         self.bias = builder.bias(layer, n_columns)
         self.parameters = {"weights": self.weights, "recurrent_weights": self.recurrent}
         if self.bias is not None:
             self.parameters["bias"] = self.bias
+
+    def numbers_a_sample(self):
+        """See `Node`."""
+        n_features, n_columns = self.weights.shape
+        return self.n_steps * (n_features + 1 + 2 * self.n_units + 2 * n_columns)
 
     def _begin(self, x, scale=1):
         """What the steps see, (time + 1, n, features + 1 + units), and all weights, with the bias, below each other.

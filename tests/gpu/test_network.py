@@ -196,11 +196,10 @@ def test_the_host_does_not_wait_for_batches(gpu):
         pytest.skip("waits are counted by the fake alone")
     X, y = images()
     trips = []
-    for n in (40, 97):
-        estimator = classifier(batch_size=8, device="cuda", activation="soft", density=0.3)
-        with_trips = estimator.fit(X[:n], y[:n])
-        read = batches.Batches(X[:n], with_trips.input_shape_, np.float32, "cuda:0")
-        network = with_trips.network_.to_device("cuda:0")
+    estimator = classifier(batch_size=8, max_iter=1, device="cuda", activation="soft", density=0.3).fit(X[:9], y[:9])
+    for n in (16, 40):
+        read = batches.Batches(X[:n], estimator.input_shape_, np.float32, "cuda:0")
+        network = estimator.network_.to_device("cuda:0")
         before = sum(gpu.state.trips.values())
         loop.train_epoch(network, read, y[:n], estimator._plan(), 1e-3, np.random.RandomState(0))
         trips.append(sum(gpu.state.trips.values()) - before)
@@ -293,7 +292,20 @@ def test_bad_samples(gpu):
         flat.predict(gpu.asarray(rows()[0][:, :8]))
 
 
-def test_too_little_memory_is_said(gpu, monkeypatch):
+def test_predictions_take_what_fits(gpu):
+    if gpu.state is None:
+        pytest.skip("a limit would hold for what comes after")
+    X, y = images()
+    estimator = classifier([Conv(8, 3, activation="tanh"), Flatten(), Dense(3)], device="cuda").fit(X, y)
+    expected = estimator.predict_proba(X)
+    gpu.state.limit = gpu.state.used_bytes + 2_000_000
+    np.testing.assert_allclose(estimator.predict_proba(X), expected, atol=1e-6)
+    gpu.state.limit = gpu.state.used_bytes + 1000
+    with pytest.raises(MemoryError, match="cuda:0 has 0 MB free, too little for one row|out of memory"):
+        estimator.predict_proba(X)
+
+
+def test_too_little_memory_is_said(gpu):
     if gpu.state is None:
         pytest.skip("a limit would hold for what comes after")
     X, y = images()
