@@ -155,7 +155,7 @@ def test_atom_steps_of_ksvd(gpu, shape, exact, dtype):
 
     arrays = coded(*shape, dtype)
     expected = [array.copy() for array in arrays]
-    step, more = ("exact_steps", (1e-7, 300)) if exact else ("approximate_steps", ())
+    step, more = ("exact_steps", (1e-12, 300)) if exact else ("approximate_steps", ())
     getattr(on_cpu, step)(*expected, *more)
     found = []
     for order in ORDERS:
@@ -209,3 +209,16 @@ def test_tiny_and_huge_residuals(gpu, scale):
         getattr(kernels, step)(*plain, *more)
         getattr(kernels, step)(*scaled, *more)
         np.testing.assert_allclose(gpu.get(scaled[4]), gpu.get(plain[4]), atol=1e-6)
+
+
+def test_no_two_threads_meet_without_a_barrier(gpu):
+    from sparseshare.kernels.gpu import ksvd as kernels
+
+    X, W, dictionary = problem(20, 5, 60)
+    here, there = statistics_of(gpu, X, W)
+    with gpu.races():
+        for constraint in (AtomConstraint(l1_budget=1.2), AtomConstraint("sphere", zero_mean=True)):
+            found = sweep_atoms(gpu.asarray(dictionary), there, constraint)
+            np.testing.assert_allclose(gpu.get(found), sweep_atoms(dictionary.copy(), here, constraint), atol=1e-11)
+        kernels.approximate_steps(*map(gpu.asarray, coded(3, 5, np.float64, 40)))
+        kernels.exact_steps(*map(gpu.asarray, coded(3, 5, np.float64, 40)), 1e-7, 3)

@@ -165,3 +165,16 @@ def test_rows_of_several_parts(gpu):
     expected = np.concatenate([part.toarray() for part in parts])
     np.testing.assert_array_equal(gpu.get(joined.toarray()), expected)
     np.testing.assert_array_equal(joined_rows(parts).toarray(), expected)
+
+
+@pytest.mark.parametrize("density", [0.1, 0.7], ids=["lists", "product"])
+def test_no_two_threads_meet_without_a_barrier(gpu, density):
+    codes, X, dictionary = (
+        some_codes(40, 33, density, np.float64),
+        signals(40, 6, np.float64),
+        signals(33, 6, np.float64),
+    )
+    with gpu.races():
+        found = partial_statistics(gpu.asarray(X), on(gpu, codes))
+        squared_residuals(gpu.asarray(X), on(gpu, codes), gpu.asarray(dictionary))
+    close(gpu, found.A, partial_statistics(X, codes).A, np.float64)

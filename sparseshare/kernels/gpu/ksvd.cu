@@ -187,6 +187,7 @@ __global__ void replace_atom(const long long* __restrict__ indptr, const int* __
     for (int f = lane; f < n_features; f += WARP) inner += row[f] * direction[f];
     const T coefficient = value * overlap + warp_sum(inner);
     for (int f = lane; f < n_features; f += WARP) row[f] += value * before[f] - coefficient * direction[f];
+    __syncwarp();
     if (lane == 0) values[a] = coefficient;
   }
   if (blockIdx.x == 0 && squares > 0)
