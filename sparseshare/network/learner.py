@@ -118,71 +118,65 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
         self._check_parameters()
         device = resolve_device(self.device, X)
         with computing_on(device), memory_errors(device, "training a network"):
-            return self._fit(X, y, device)
-
-    def _fit(self, X, y, device):
-        X, shape = check_samples(self, X, reset=True)
-        going_on = self.warm_start and hasattr(self, "network_")
-        targets = self._check_targets(X, y, going_on)
-        random_state = check_random_state(self.random_state)
-        self._build(X, shape, random_state, going_on, device)
-        read, score = Batches(X, shape, self.network_.dtype, device), None
-        rows = np.arange(len(X))
-        if self.early_stopping:
-            rows, held = self._split(targets, random_state)
-            score = self._scorer(read, held, targets)
-        with NetworkReports(self, X, y) as reports:
-            history = train(
-                self.network_,
-                read.among(rows) if self.early_stopping else read,
-                targets[rows],
-                self._plan(),
-                random_state,
-                score=score,
-                reports=reports,
-                attributes=lambda: self._fitted_so_far(device_of(X)),
-            )
-        kept = going_on and hasattr(self, "loss_curve_")
-        self.loss_curve_ = (self.loss_curve_ if kept else []) + history.loss_curve
-        self.validation_scores_ = history.validation_scores if self.early_stopping else None
-        self.n_iter_ = max(history.n_iter, 1)
-        self.converged_ = history.stopped in ("converged", "callback")
-        self._finish(read, len(X))
-        self._warn_of_dead_layers()
-        if not self.warm_start:
-            for parameter in self.network_.parameters:
-                parameter.state = {}
-        self.network_ = self.network_.to_device(device_of(X))
-        warn_unfinished(self, history, stacklevel=4)
-        return self
+            X, shape = check_samples(self, X, reset=True)
+            going_on = self.warm_start and hasattr(self, "network_")
+            targets = self._check_targets(X, y, going_on)
+            random_state = check_random_state(self.random_state)
+            self._build(X, shape, random_state, going_on, device)
+            read, score = Batches(X, shape, self.network_.dtype, device), None
+            rows = np.arange(len(X))
+            if self.early_stopping:
+                rows, held = self._split(targets, random_state)
+                score = self._scorer(read, held, targets)
+            with NetworkReports(self, X, y) as reports:
+                history = train(
+                    self.network_,
+                    read.among(rows) if self.early_stopping else read,
+                    targets[rows],
+                    self._plan(),
+                    random_state,
+                    score=score,
+                    reports=reports,
+                    attributes=lambda: self._fitted_so_far(device_of(X)),
+                )
+            kept = going_on and hasattr(self, "loss_curve_")
+            self.loss_curve_ = (self.loss_curve_ if kept else []) + history.loss_curve
+            self.validation_scores_ = history.validation_scores if self.early_stopping else None
+            self.n_iter_ = max(history.n_iter, 1)
+            self.converged_ = history.stopped in ("converged", "callback")
+            self._finish(read, len(X))
+            self._warn_of_dead_layers()
+            if not self.warm_start:
+                for parameter in self.network_.parameters:
+                    parameter.state = {}
+            self.network_ = self.network_.to_device(device_of(X))
+            warn_unfinished(self, history, stacklevel=3)
+            return self
 
     def _partial_fit(self, X, y, classes=None):
         self._check_parameters()
         device = resolve_device(self.device, X)
         with computing_on(device), memory_errors(device, "training a network"):
-            return self._go_on(X, y, classes, device)
-
-    def _go_on(self, X, y, classes, device):
-        going_on = hasattr(self, "network_")
-        if self.early_stopping:
-            raise ValueError("partial_fit has no validation part: early_stopping must be False")
-        X, shape = check_samples(self, X, reset=not going_on)
-        targets = self._check_targets(X, y, going_on, classes, batch=True)
-        random_state = check_random_state(self.random_state)
-        if going_on and isinstance(self.random_state, Integral):  # not the same order in every call
-            random_state = np.random.RandomState((int(self.random_state) + self.n_iter_) % 2**32)
-        self._build(X, shape, random_state, going_on, device)
-        read = Batches(X, shape, self.network_.dtype, device)
-        plan = self._plan()
-        plan.max_iter, plan.n_iter_no_change = 1, None
-        if plan.schedule in ("step", "cosine"):
-            plan.schedule = "constant"
-        history = train(self.network_, read, targets, plan, random_state)
-        self.loss_curve_ = (self.loss_curve_ if going_on else []) + history.loss_curve
-        self.n_iter_ = (self.n_iter_ if going_on else 0) + 1
-        self._finish(read, len(X))
-        self.network_ = self.network_.to_device(device_of(X))
-        return self
+            going_on = hasattr(self, "network_")
+            if self.early_stopping:
+                raise ValueError("partial_fit has no validation part: early_stopping must be False")
+            X, shape = check_samples(self, X, reset=not going_on)
+            targets = self._check_targets(X, y, going_on, classes, batch=True)
+            random_state = check_random_state(self.random_state)
+            if going_on and isinstance(self.random_state, Integral):  # not the same order in every call
+                random_state = np.random.RandomState((int(self.random_state) + self.n_iter_) % 2**32)
+            self._build(X, shape, random_state, going_on, device)
+            read = Batches(X, shape, self.network_.dtype, device)
+            plan = self._plan()
+            plan.max_iter, plan.n_iter_no_change = 1, None
+            if plan.schedule in ("step", "cosine"):
+                plan.schedule = "constant"
+            history = train(self.network_, read, targets, plan, random_state)
+            self.loss_curve_ = (self.loss_curve_ if going_on else []) + history.loss_curve
+            self.n_iter_ = (self.n_iter_ if going_on else 0) + 1
+            self._finish(read, len(X))
+            self.network_ = self.network_.to_device(device_of(X))
+            return self
 
     def transform(self, X):
         """Codes of the last hidden layer.

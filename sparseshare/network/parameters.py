@@ -95,8 +95,7 @@ class Parameter:
     def index(self):
         """For every weight the number of its value; None where each is stored on its own."""
         if self._index is None and self.pattern is not None:
-            self._index = to_device(self.pattern.index(), self.device)
-            self._signs = to_device(self.pattern.signs(), self.device)
+            self._index, self._signs = self.pattern.on(self.device)
         return self._index
 
     @property

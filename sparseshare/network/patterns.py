@@ -5,6 +5,7 @@ from math import ceil, prod
 
 import numpy as np
 
+from sparseshare.devices import module_of, to_device
 from sparseshare.kernels.dispatch import kernels_for
 
 PIECE = 16  # weights that a product takes at a time: a run is a whole number of them
@@ -35,6 +36,19 @@ class Pattern(ABC):
     def signs(self):
         """+1 or -1 for every weight, an int8 array of `shape`; None if all are +1."""
         return None
+
+    def on(self, device):
+        """`index` and `signs` where they are wanted.
+
+        Parameters
+        ----------
+        device : str
+
+        Returns
+        -------
+        index, signs : arrays of `shape`, or None for signs that are all +1
+        """
+        return to_device(self.index(), device), to_device(self.signs(), device)
 
     def state(self):
         """Constructor's arguments, for storage: a dict of numbers, tuples, arrays and patterns."""
@@ -92,22 +106,24 @@ class Hashed(Pattern):
         longest = min(self.n_values // PIECE, -(-self.shape[-1] // PIECE)) * PIECE
         self.run = max(min(int(run), longest), 1)
 
-    def _hash(self):
-        n_columns = self.shape[-1]
+    def on(self, device):
+        """`index` and `signs` where they are wanted, made there."""
+        n_columns, xp = self.shape[-1], module_of(device)
         n_runs = -(-n_columns // self.run)
         words = (prod(self.shape[:-1]), n_runs)
-        index, signs = np.empty(prod(words), np.int32), np.empty(prod(words), np.int8)
-        kernels_for("cpu", "shared_products").hashed_index(self.n_values - self.run + 1, self.seed, index, signs)
+        index, signs = xp.empty(prod(words), np.int32), xp.empty(prod(words), np.int8)
+        kernels_for(device, "shared_products").hashed_index(self.n_values - self.run + 1, self.seed, index, signs)
         if self.run > 1:
-            index = (index[:, None] + np.arange(self.run, dtype=np.int32)).reshape(words[0], -1)[:, :n_columns]
-            signs = np.repeat(signs, self.run).reshape(words[0], -1)[:, :n_columns]
-        return tuple(np.ascontiguousarray(each).reshape(self.shape) for each in (index, signs))
+            index = (index[:, None] + xp.arange(self.run, dtype=np.int32)).reshape(words[0], -1)[:, :n_columns]
+            signs = xp.repeat(signs, self.run).reshape(words[0], -1)[:, :n_columns]
+        index, signs = (xp.ascontiguousarray(each).reshape(self.shape) for each in (index, signs))
+        return index, signs if self.signed else None
 
     def index(self):
-        return self._hash()[0]
+        return self.on("cpu")[0]
 
     def signs(self):
-        return self._hash()[1] if self.signed else None
+        return self.on("cpu")[1]
 
     def state(self):
         return {

@@ -61,7 +61,7 @@ LAYERS = {
     "attention": ([Attention(4), Dense(3)], (5, 3)),
     "sparse attention": ([Attention(4, scores="sparsemax")], (3, 2, 3)),
     "dropped": ([Dropout(0.4), Dense(3)], (40,)),
-    "hashed": ([Dense(40, share=hashed(1 / 8)), Dense(10, share=hashed(0.5, signed=False))], (33,)),
+    "hashed": ([Dense(40, share=hashed(1 / 8, run=16)), Dense(10, share=hashed(0.5, signed=False))], (33,)),
     "shared": (
         [Dense(9, share=circulant()), Dense(3, share=shared(np.arange(27).reshape(9, 3) % 4 - 1)), Dense(3)],
         (7,),
