@@ -110,6 +110,11 @@ __device__ __forceinline__ void atomic_max_nonnegative(double* target, double va
   atomicMax(reinterpret_cast<unsigned long long*>(target), (unsigned long long)__double_as_longlong(value));
 }
 
+// a / b of numbers that are not negative, in 32 bits where they have no more: a division of 64 takes five times as long.
+__device__ __forceinline__ long long divide(const long long a, const int b) {
+  return a >> 31 ? a / b : (long long)((unsigned)a / (unsigned)b);
+}
+
 // A bijection of 32 bits in which every bit of the input moves about half of the output's.
 __device__ __forceinline__ unsigned mix(unsigned word) {
   word ^= word >> 16;
