@@ -6,7 +6,16 @@ from sklearn.utils.random import sample_without_replacement
 
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
-from sparseshare.devices import array_module, computing_on, device_of, on_gpu, resolve_device, to_device, to_host
+from sparseshare.devices import (
+    array_module,
+    computing_on,
+    device_of,
+    memory_errors,
+    on_gpu,
+    resolve_device,
+    to_device,
+    to_host,
+)
 from sparseshare.learning.ksvd import AtomByAtom
 from sparseshare.threads import thread_count
 from sparseshare.validation import check_bool, check_number
@@ -134,7 +143,7 @@ def denoise_image(
     grid = grid_of(noisy, patch_shape, n_channels)
     if max_iter is None:
         max_iter = _TURNS if dictionary is None else 0
-    with computing_on(device):
+    with computing_on(device), memory_errors(device, "denoising an image"):
         noisy = to_device(noisy, device)
         atoms = to_device(first_dictionary(dictionary, grid, n_components, noisy.dtype), device)
         if sigma is None:

@@ -6,7 +6,16 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from sparseshare.coding.problem import Problem
-from sparseshare.devices import array_module, computing_on, device_of, on_gpu, resolve_device, to_device, to_host
+from sparseshare.devices import (
+    array_module,
+    computing_on,
+    device_of,
+    memory_errors,
+    on_gpu,
+    resolve_device,
+    to_device,
+    to_host,
+)
 from sparseshare.learning.ksvd import AtomByAtom
 from sparseshare.threads import single_threaded_blas, thread_count
 from sparseshare.validation import check_bool, check_number
@@ -137,7 +146,7 @@ def inpaint_image(
         patch_shape = _COLOUR_PATCH
     grid = grid_of(image, patch_shape, n_channels)
     random_state = check_random_state(random_state)
-    with computing_on(device):
+    with computing_on(device), memory_errors(device, "inpainting an image"):
         image, missing = to_device(image, device), to_device(missing, device)
         atoms = to_device(first_dictionary(dictionary, grid, n_components, image.dtype), device)
         filled = fill_by_averages(image, missing, n_channels)

@@ -12,6 +12,7 @@ from sparseshare.devices import (
     array_module,
     computing_on,
     device_of,
+    memory_errors,
     module_of,
     rows_that_fit,
     to_device,
@@ -156,7 +157,7 @@ class PatchCoder:
             with single_threaded_blas if self.problem is None else tile_run(self.problem):
                 run_in_threads(on_cpu, len(parts), thread_count(n_jobs))
         else:
-            with computing_on(self.device):
+            with computing_on(self.device), memory_errors(self.device, "codes of patches"):
                 for number, (pixels, launched) in enumerate(_staged(images, parts, grids, self.device)):
                     work(number, parts[number], pixels, 0, launched)
         if self._unsolved:

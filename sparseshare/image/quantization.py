@@ -150,7 +150,7 @@ class VectorQuantizer:
         xp = array_module(self.sums)
         scales = xp.sqrt(xp.square(self.sums).sum(axis=1)) if self.gain_shape else self.counts
         used = scales > 0
-        self.atoms[used] = self.sums[used] / scales[used, None]
+        self.atoms[used] = self.sums[used] / scales[used][:, None]
         return xp.flatnonzero(~used)
 
 

@@ -278,3 +278,22 @@ def test_inpainting_what_is_nan(gpu):
     options = dict(n_components=30, patch_shape=3, random_state=0, max_iter=2)
     expected = inpaint_image(image, **options)
     np.testing.assert_allclose(inpaint_image(image, device="cuda", **options), expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("encoding", ["threshold", "omp"])
+def test_more_images_than_memory_and_how_often_the_host_waits(gpu, encoding):
+    if gpu.state is None:
+        pytest.skip("a real GPU has no counters, and too much memory")
+    X = images_of(90, (12, 12, 3))
+    parameters = dict(n_components=8, patch_shape=4, encoding=encoding, n_nonzero_coefs=1, n_patches=200, max_iter=2)
+    expected = SparseImageEncoder(**parameters, random_state=0).fit(X)
+    encoder = SparseImageEncoder(**parameters, random_state=0, device="cuda").fit(X)
+    trips = []
+    for n_images in (20, 40):  # of one piece
+        there = gpu.asarray(X[:n_images])
+        gpu.state.trips.clear()
+        close(host(gpu, encoder.transform(there)), expected.transform(X[:n_images]))
+        trips.append(sum(gpu.state.trips.values()))
+    assert trips[0] == trips[1] < 25
+    gpu.state.limit = gpu.state.used_bytes + X.nbytes // 2
+    close(encoder.transform(X), expected.transform(X))
