@@ -151,6 +151,27 @@ void wait_at(State state, const char* what, int line, int vote) {
 bool watching = false, fenced = false;
 unsigned long long block_epoch = 0, warp_epochs[MOST_WARPS];
 
+// Which barriers (by the line of the source) ran, and which alone kept two accesses apart: that one cannot go.
+constexpr int MOST_LINES = 1 << 15, FAR = 64;
+enum Use { RAN = 1, NEEDED = 2 };
+unsigned char uses[MOST_LINES];
+std::vector<int> block_lines{0}, warp_lines[MOST_WARPS];
+
+void count_barrier(int line) {
+  if (line < MOST_LINES) uses[line] |= RAN;
+}
+
+struct Between {  // the line of all barriers between two accesses, 0 as long as there is none, -1 if they differ
+  int line = 0;
+  void add(const std::vector<int>& lines, unsigned long long first, unsigned long long last) {
+    if (last - first > FAR) line = -1;
+    for (; first < last && line >= 0; ++first) line = line && line != lines[first] ? -1 : lines[first];
+  }
+  void note() const {
+    if (line > 0 && line < MOST_LINES) uses[line] |= NEEDED;
+  }
+};
+
 struct Marks {  // accesses of one kind since the last barriers
   unsigned long long block, epoch, warp_epoch;
   unsigned warps, lanes;  // who, of all warps since the block's barrier; lanes of the last warp since its own
@@ -228,9 +249,21 @@ void check(uintptr_t address, Kind kind, const void* where) {
              " and " + source(marks.where));
       continue;
     }
-    if (marks.epoch != block_epoch) continue;
-    const bool other_warp = marks.warps & ~(1u << warp);
-    const bool other_lane = marks.warp == warp && marks.warp_epoch == warp_epochs[warp] && (marks.lanes & ~(1u << lane));
+    bool other_warp = marks.warps & ~(1u << warp);
+    bool other_lane = marks.warp == warp && (marks.lanes & ~(1u << lane));
+    if (other_warp && marks.epoch != block_epoch) {
+      Between between;
+      between.add(block_lines, marks.epoch + 1, block_epoch + 1);
+      between.note();
+      other_warp = false;
+    }
+    if (other_lane && (marks.epoch != block_epoch || marks.warp_epoch != warp_epochs[warp])) {
+      Between between;
+      between.add(block_lines, marks.epoch + 1, block_epoch + 1);
+      between.add(warp_lines[warp], marks.warp_epoch, warp_epochs[warp]);
+      between.note();
+      other_lane = false;
+    }
     if (other_warp || other_lane)
       stop("race: " + place() + text(": thread %d (warp %d) %s ", current, warp, KINDS[kind]) +
            name_of(address, shared) + text(", which another thread of %s %s with no barrier between them, at ",
@@ -271,6 +304,9 @@ void forget_races() {
   cells.assign(1 << 12, Cell{});
   n_cells = 0;
   fenced = false;
+  block_epoch = 0;
+  block_lines.assign(1, 0);
+  for (int warp = 0; warp < MOST_WARPS; ++warp) warp_epochs[warp] = 0, warp_lines[warp].clear();
 }
 #endif
 
@@ -318,7 +354,10 @@ bool run_warp(int warp) {  // until each of its threads waits or has returned; t
   if (first.state != AT_WARP) return false;
 #if defined(SHIM_RACES)
   // Shuffles and votes order no memory, says CUDA's manual.
-  if (first.what == WARP_BARRIER && first.line != options.skipped_line) ++warp_epochs[warp];
+  if (first.what == WARP_BARRIER) {
+    count_barrier(first.line);
+    if (first.line != options.skipped_line) ++warp_epochs[warp], warp_lines[warp].push_back(first.line);
+  }
 #endif
   for (int thread = 32 * warp; thread < 32 * warp + 32; ++thread) fibers[thread].state = READY;
   warps[warp].parity ^= 1;
@@ -334,7 +373,7 @@ void run_block(long dynamic_bytes) {
   for (int thread = 0; thread < n_threads; ++thread) start(thread);
   const int n_warps = n_threads / 32;
 #if defined(SHIM_RACES)
-  ++block_epoch;
+  ++block_epoch, block_lines.push_back(0);
   watching = true;
 #endif
   for (;;) {
@@ -363,7 +402,8 @@ void run_block(long dynamic_bytes) {
     }
     if (!error.empty() || fibers[0].state == DONE) break;
 #if defined(SHIM_RACES)
-    if (fibers[0].line != options.skipped_line) ++block_epoch;
+    count_barrier(fibers[0].line);
+    if (fibers[0].line != options.skipped_line) ++block_epoch, block_lines.push_back(fibers[0].line);
 #endif
     for (int thread = 0; thread < n_threads; ++thread) fibers[thread].state = READY;
   }
@@ -470,6 +510,7 @@ SHIM_VISIBLE void shim_options(int order, unsigned seed, int skipped_line) {
 }
 
 #if defined(SHIM_RACES)
+SHIM_VISIBLE int shim_use_of_barrier(int line) { return line < MOST_LINES ? uses[line] : 0; }
 #define SHIM_HOOK(bytes)                                                                                            \
   void __tsan_read##bytes(void* p) { access(p, bytes, READ, __builtin_return_address(0)); }                         \
   void __tsan_write##bytes(void* p) { access(p, bytes, WRITE, __builtin_return_address(0)); }                       \

@@ -39,6 +39,8 @@ settings = SimpleNamespace(
     order="forward", seed=0, mode="plain", skipped_line=-1, cache=Path(tempfile.gettempdir(), "cuda-shim")
 )
 launches = []  # names of the last thousand kernels launched
+RAN, NEEDED = 1, 2  # uses of a barrier
+_BARRIER = re.compile(r"\b__sync(?:threads(?:_\w+)?|warp)\s*\(")
 _INSTANCE = re.compile(r"^\s*// instance: (\w+<[^>]*>)", re.MULTILINE)
 _BOUNDS = re.compile(
     r"template\s*<(?P<template>[^>]*)>\s*__global__\s+(?:void\s+)?__launch_bounds__\((?P<threads>[^),]+)[^)]*\)"
@@ -76,6 +78,25 @@ def listed_instances(code):
     return [_normal(expression) for expression in _INSTANCE.findall(code)]
 
 
+def barriers(code):
+    """Lines of a source that hold a barrier, with their text."""
+    lines = enumerate(code.splitlines(), start=1)
+    return {number: text.strip() for number, text in lines if _BARRIER.search(text.partition("//")[0])}
+
+
+def uses_of_barriers(code):
+    """Of each barrier whether the launches of this process ran it, and whether it alone kept two accesses apart.
+
+    Launches under the mode "races" count.
+    """
+    expressions = tuple(listed_instances(code))
+    path = _path(code, expressions, "races")[0]
+    if not path.exists():
+        return dict.fromkeys(barriers(code), 0)
+    library = _load(path)
+    return {line: library.shim_use_of_barrier(line) for line in barriers(code)}
+
+
 def _normal(expression):
     return re.sub(r"\s*([<>,])\s*", r"\1", " ".join(expression.split()))
 
@@ -96,9 +117,8 @@ def _locked(path):
         yield
 
 
-def _build(code, expressions, mode):
-    """Path of the library with these instances, built unless it is in the cache."""
-    flags = MODES[mode]
+def _path(code, expressions, mode):
+    """Where the library of these instances is or will be, its text, and what all libraries of the mode share."""
     parts = [f'#include "cuda_shim.h"\n#line 1 "source.cu"\n{code}\n#line 1 "launches.cpp"\n']
     for number, expression in enumerate(expressions):
         parts.append(
@@ -110,10 +130,16 @@ def _build(code, expressions, mode):
         )
     text = "".join(parts)
     header, runtime = HERE / "cuda_shim.h", HERE / "cuda_shim.cpp"
-    common = repr((COMPILE, flags)).encode() + header.read_bytes() + runtime.read_bytes()
+    common = repr((COMPILE, MODES[mode])).encode() + header.read_bytes() + runtime.read_bytes()
     key = hashlib.sha256(common + text.encode()).hexdigest()[:20]
-    folder = Path(settings.cache)
-    library = folder / f"{key}.so"
+    return Path(settings.cache) / f"{key}.so", text, common
+
+
+@cache
+def _build(code, expressions, mode, cache):
+    """Path of the library with these instances, built unless it is in the cache."""
+    library, text, common = _path(code, expressions, mode)
+    flags, folder, key, runtime = MODES[mode], cache, library.stem, HERE / "cuda_shim.cpp"
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +155,7 @@ def _build(code, expressions, mode):
             source, made = folder / f"{key}.cpp", folder / f"{key}.{os.getpid()}.tmp"
             source.write_text(text)
             _run([*COMPILE, *flags["kernels"], "-I", HERE, "-c", source, "-o", f"{made}.o"])
-            # The version script keeps what libraries share (none of it may be one object in two of them) inside.
+            # Each library is to call the scheduler in it, not that of the first one loaded.
             _run(["g++", "-shared", "-Wl,-Bsymbolic", *flags["link"], f"{made}.o", start, "-o", made])
             Path(f"{made}.o").unlink()
             made.replace(library)
@@ -193,7 +219,7 @@ class ShimKernel:
         if not 0 <= shared_mem <= self.max_dynamic_shared_size_bytes:
             raise ValueError(f"{self.expression}: {shared_mem} bytes of dynamic shared memory, "
                              f"{self.max_dynamic_shared_size_bytes} were asked for")  # fmt: skip
-        library = _load(_build(self.module.code, tuple(self.module.expressions), settings.mode))
+        library = _load(_build(self.module.code, tuple(self.module.expressions), settings.mode, Path(settings.cache)))
         number = self.module.expressions.index(self.expression)
         if self.arguments is None:
             described = ctypes.create_string_buffer(4096)

@@ -281,3 +281,16 @@ def test_names(module):
         shim.ShimModule(
             "template <typename T> __global__ void bad(T* x) { x[0] = nothing; }", ["bad<int>"]
         ).get_function("bad<int>")((1,), (32,), (np.zeros(1, "i4"),))
+
+
+def test_needed_barriers_are_known(module):
+    """Of the three barriers of the loop each alone keeps something apart; the last one of the kernel does not."""
+    with shim.using(mode="races"):
+        launch_reverse(module, 0)
+    uses = shim.uses_of_barriers(CODE)
+    lines = {number: text for number, text in shim.barriers(CODE).items() if "mistake" in text or "();" in text}
+    needed = {text for number, text in lines.items() if uses[number] & shim.NEEDED}
+    assert needed == {f"if (mistake != {k}) {name}();" for k, name in [(1, "__syncthreads"), (2, "__syncwarp"),
+                                                                     (3, "__syncthreads")]}  # fmt: skip
+    last = max(number for number, text in lines.items() if text == "__syncthreads();")
+    assert uses[last] == shim.RAN
