@@ -71,8 +71,17 @@ def hard(gpu, on_gpu, tile, counts, positive=False, max_iter=8, tol=1e-8):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["wide", "tall", "duplicates", "zero_atoms", "low_rank"])
-@pytest.mark.parametrize("positive", [False, True])
+@pytest.mark.parametrize(
+    ("name", "positive"),
+    [
+        ("wide", False),
+        ("wide", True),
+        ("duplicates", False),
+        ("zero_atoms", False),
+        ("low_rank", True),
+        ("tall", False),
+    ],
+)
 def test_hard_threshold(gpu, on_gpu, name, dtype, positive):
     tile, expected = (Tile(*problem(name, 4), dtype).clear(8) for _ in range(2))
     counts = np.array([5, 0, 20, 5])
@@ -98,14 +107,13 @@ def test_hard_threshold(gpu, on_gpu, name, dtype, positive):
 def test_any_order_of_threads(gpu, on_gpu, dtype):
     found = []
     for order in ORDERS:
-        tile = Tile(*problem("wide", n_signals=3), dtype).clear(5)
-        alpha = np.full(3, 0.1, dtype)
+        tile = Tile(*problem("wide", n_signals=2), dtype).clear(5)
         with gpu.order(order):
             codes = soft(
                 gpu, on_gpu, Tile(*problem("wide", n_signals=33), dtype), np.full(33, 0.1, dtype), True
             ).dense()
-            hard(gpu, on_gpu, tile, np.full(3, 5), max_iter=10)
-        found.append((codes, tile.dense(), *tile.report, alpha))
+            hard(gpu, on_gpu, tile, np.full(2, 5), max_iter=2)
+        found.append((codes, tile.dense(), *tile.report))
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -122,8 +130,8 @@ def test_codes_too_long_for_shared_memory(gpu, on_gpu):
     """What does not fit into shared memory is kept in device memory, with the same result."""
     signals, atoms = problem("wide", 2)
     tile, wide = Tile(signals, atoms, np.float64).clear(6), Tile(signals, atoms, np.float64).clear(130)
-    hard(gpu, on_gpu, tile, np.full(2, 6), max_iter=5)
-    hard(gpu, on_gpu, wide, np.full(2, 6), max_iter=5)
+    hard(gpu, on_gpu, tile, np.full(2, 6), max_iter=2)
+    hard(gpu, on_gpu, wide, np.full(2, 6), max_iter=2)
     np.testing.assert_array_equal(tile.dense(), wide.dense())
 
 
@@ -135,7 +143,7 @@ def test_codes_too_long_for_shared_memory(gpu, on_gpu):
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_encoding(gpu, options, dtype):
-    X, D = (a.astype(dtype) for a in problem("any_norm", 4))
+    X, D = (a.astype(dtype) for a in problem("any_norm", 2))
     options = dict(options)
     if "weights" in options:
         options["weights"] = np.linspace(0, 2, len(D))

@@ -96,57 +96,101 @@ __global__ void __launch_bounds__(256, 4) residuals(const T* __restrict__ signal
 }
 
 // One step from the extrapolated point, written over `before`; then the momentum for the next one, which is dropped where
-// it points uphill.
-// instance: step<float, 0> registers 64
-// instance: step<double, 0> registers 64
-// instance: step<float, 1> registers 64
-// instance: step<double, 1> registers 64
-// instance: step<float, 2> registers 64
-// instance: step<double, 2> registers 64
-template <typename T, int FORM>
-__global__ void __launch_bounds__(256, 4) step(const T* __restrict__ products, const T* __restrict__ old_products,
+// it points uphill. With WIDE > 0, for up to 32 WIDE features, the image of the new codes is summed over their non-zeros
+// (into `next_image`) while they are at hand, and what is left of the signals at the next extrapolated point with it:
+// where codes are sparse that saves a product and a pass over them.
+// instance: step<float, 0, 0> registers 80
+// instance: step<double, 0, 0> registers 80
+// instance: step<float, 1, 0> registers 80
+// instance: step<double, 1, 0> registers 80
+// instance: step<float, 2, 0> registers 80
+// instance: step<double, 2, 0> registers 80
+// instance: step<float, 0, 2> registers 80
+// instance: step<double, 0, 2> registers 80
+// instance: step<float, 0, 8> registers 80
+// instance: step<double, 0, 8> registers 80
+template <typename T, int FORM, int WIDE>
+__global__ void __launch_bounds__(256, 3) step(const T* __restrict__ products, const T* __restrict__ old_products,
                                                const T* __restrict__ Q, const T* __restrict__ z, T* before,
                                                const T* __restrict__ weights, const T* __restrict__ ridge,
                                                const T* __restrict__ alpha, const T* __restrict__ lengths,
                                                const int* __restrict__ rows, const signed char* __restrict__ status,
                                                const bool positive, const bool accelerated, const int n_rows,
-                                               const int n_atoms, T* __restrict__ momentum, double* __restrict__ t_now) {
+                                               const int n_atoms, T* __restrict__ momentum, double* __restrict__ t_now,
+                                               const T* __restrict__ atoms, const T* __restrict__ signals,
+                                               const T* __restrict__ image, const int n_features,
+                                               T* __restrict__ next_image, T* __restrict__ rest) {
   const int lane = threadIdx.x % WARP, warps = blockDim.x / WARP, size = Pack<T>::size;
   for (int i = blockIdx.x * warps + threadIdx.x / WARP; i < n_rows; i += gridDim.x * warps) {
     const int row = rows[i];
     if (status[row] != RUNNING) continue;
     const long long own = (long long)i * n_atoms, home = (long long)row * n_atoms;
     const T m = momentum[row], length = lengths[row], threshold = length * alpha[row];
-    T uphill = T(0);
-    for (int k = lane * size; k < n_atoms; k += WARP * size) {
-      const Pack<T> here = load_pack(z + own + k);
-      const Pack<T> c = correlations_of<T, FORM>(products + own + k, old_products + own + k, Q + home + k, m);
-      Pack<T> y = here, next, level, quadratic;
-      if (m != T(0)) {
-        const Pack<T> old = load_pack(before + own + k);
+    T uphill = T(0), h[WIDE ? WIDE : 1];
 #pragma unroll
-        for (int u = 0; u < size; ++u) y.item[u] += m * (here.item[u] - old.item[u]);
-      }
-      if (weights) level = load_pack(weights + home + k);
-      if (ridge) quadratic = load_pack(ridge + k);
+    for (int j = 0; j < WIDE; ++j) h[j] = T(0);
+    for (int first = 0; first < n_atoms; first += WARP * size) {
+      const int k = first + lane * size;
+      Pack<T> next;
 #pragma unroll
-      for (int u = 0; u < size; ++u) {
-        T slope = c.item[u];
-        if (ridge) slope -= quadratic.item[u] * y.item[u];
-        T value = y.item[u] + length * slope;
-        if (positive && value < T(0)) value = T(0);
-        value = soft_threshold(value, weights ? threshold * level.item[u] : threshold);
-        uphill += (y.item[u] - value) * (value - here.item[u]);
-        next.item[u] = value;
+      for (int u = 0; u < size; ++u) next.item[u] = T(0);
+      if (k < n_atoms) {
+        const Pack<T> here = load_pack(z + own + k);
+        const Pack<T> c = correlations_of<T, FORM>(products + own + k, old_products + own + k, Q + home + k, m);
+        Pack<T> y = here, level, quadratic;
+        if (m != T(0)) {
+          const Pack<T> old = load_pack(before + own + k);
+#pragma unroll
+          for (int u = 0; u < size; ++u) y.item[u] += m * (here.item[u] - old.item[u]);
+        }
+        if (weights) level = load_pack(weights + home + k);
+        if (ridge) quadratic = load_pack(ridge + k);
+#pragma unroll
+        for (int u = 0; u < size; ++u) {
+          T slope = c.item[u];
+          if (ridge) slope -= quadratic.item[u] * y.item[u];
+          T value = y.item[u] + length * slope;
+          if (positive && value < T(0)) value = T(0);
+          value = soft_threshold(value, weights ? threshold * level.item[u] : threshold);
+          uphill += (y.item[u] - value) * (value - here.item[u]);
+          next.item[u] = value;
+        }
+        store_pack(before + own + k, next);
       }
-      store_pack(before + own + k, next);
+      if (WIDE) {
+#pragma unroll
+        for (int u = 0; u < size; ++u) {
+          unsigned there = __ballot_sync(FULL, next.item[u] != T(0));
+          while (there) {
+            const int from = __ffs(there) - 1;
+            there &= there - 1;
+            const T w = __shfl_sync(FULL, next.item[u], from);
+            const T* atom = atoms + (long long)(first + from * size + u) * n_features;
+#pragma unroll
+            for (int j = 0; j < WIDE; ++j) {
+              const int n = lane + j * WARP;
+              if (n < n_features) h[j] += w * atom[n];
+            }
+          }
+        }
+      }
     }
     uphill = warp_sum(uphill);
-    __syncwarp();  // all have read the row's momentum
-    if (lane == 0 && accelerated) {
-      const double t_old = uphill > T(0) ? 1.0 : t_now[row], t = 0.5 * (1 + sqrt(1 + 4 * t_old * t_old));
+    const double t_old = uphill > T(0) ? 1.0 : t_now[row], t = 0.5 * (1 + sqrt(1 + 4 * t_old * t_old));
+    const T ahead = accelerated ? T((t_old - 1) / t) : T(0);
+    __syncwarp();  // all have read what belongs to the row
+    if (lane == 0) {
       t_now[row] = t;
-      momentum[row] = T((t_old - 1) / t);
+      momentum[row] = ahead;
+    }
+#pragma unroll
+    for (int j = 0; j < WIDE; ++j) {
+      const int n = lane + j * WARP;
+      const long long at = (long long)i * n_features + n;
+      if (n < n_features) {
+        next_image[at] = h[j];
+        rest[at] = signals[(long long)row * n_features + n] - (h[j] + ahead * (h[j] - image[at]));
+      }
     }
   }
 }
@@ -217,7 +261,10 @@ __global__ void __launch_bounds__(256, 4) judge(const T* __restrict__ products, 
       lowest[row] = gap;
       lowest_at[row] = rounds;
     }
-    if (lane == 0 && !done && !last) atomicAdd(running, 1);
+    if (lane == 0 && !done && !last) {
+      atomicAdd(running, 1);
+      atomicAdd(running + 1, count);
+    }
     if (!done && !last) continue;
     int written = 0;
     for (int k = 0; k < n_atoms; k += WARP) {  // whole vectors of atoms: all lanes take part

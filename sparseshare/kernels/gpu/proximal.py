@@ -1,7 +1,8 @@
 """ISTA and FISTA on a GPU, twins of `kernels.cpu.proximal`: all rows take a step at once, and each stops by itself.
 
-An iteration is one or two matrix products and one or two kernels. Every ten iterations a kernel computes duality gaps;
-the number of rows still at work is read one such check later, and when many are done the others move together.
+An iteration is one or two matrix products and one or two kernels; one of each where codes are sparse. Every ten
+iterations a kernel computes duality gaps; the number of rows still at work is read one such check later, and when many
+are done the others move together.
 """
 
 import cupy
@@ -14,6 +15,8 @@ _THREADS, _BLOCKS = 256, 4096
 _CHECK = 10  # iterations between looks at the gaps
 _IDLE = 200  # as in the CPU twin
 _CROWDED = 0.75  # share of rows at work below which they move together
+_WIDE = (2, 8)  # features, in warps, up to which steps can sum images
+_SPARSE = 1 / 16  # share of non-zeros up to which that takes less time than a product
 _ROUNDING = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1.8e-15}
 _RESIDUAL, _IMAGE, _GRAM = 0, 1, 2
 
@@ -68,14 +71,15 @@ def _proximal_gradient(
         rest, products = cupy.empty((n_signals, width), dtype), cupy.empty((n_signals, n_atoms), dtype)
     momentum, floors, t_now = cupy.empty(n_signals, dtype), cupy.empty(n_signals, dtype), cupy.empty(n_signals)
     lowest, lowest_at = cupy.empty(n_signals), cupy.empty(n_signals, np.int32)
-    rows, running = cupy.empty(n_signals, np.int32), cupy.empty(1, np.int32)
+    rows, running = cupy.empty(n_signals, np.int32), cupy.empty(2, np.int32)  # and their non-zeros
     kernel("proximal", "start", dtype)(
         _grid(n_signals), (_THREADS,), Q, weights, alpha, positive, _ROUNDING[dtype], indices, values, counts, capacity,
         n_signals, n_atoms, z, momentum, t_now, floors, lowest, lowest_at, rows, status,
     )  # fmt: skip
-    residuals = kernel("proximal", "residuals", dtype)
-    advance, judge = kernel("proximal", "step", dtype, form), kernel("proximal", "judge", dtype, form)
+    residuals, judge = kernel("proximal", "residuals", dtype), kernel("proximal", "judge", dtype, form)
+    wide = next((wide for wide in (0, *_WIDE) if width <= 32 * wide), 0) if form == _RESIDUAL and missing is None else 0
     readback, rounds, n = Readback(running), 0, n_signals
+    sparse = ready = False  # whether steps sum the images, and whether the last one has left all for the next
 
     def correlate(extrapolated):
         """Correlations with what is left of the signals, at the extrapolated points or at the codes."""
@@ -88,9 +92,11 @@ def _proximal_gradient(
         return products
 
     while True:
-        cupy.matmul(z, matrix, out=image)
+        if not ready:
+            cupy.matmul(z, matrix, out=image)
         last = rounds >= max_iter
         if last or rounds % _CHECK == 0:
+            ready = False
             running.fill(0)
             judge(
                 _grid(n), (_THREADS,), correlate(False), Q, z, weights, ridge, alpha, norms2, floors, rows, tol,
@@ -102,6 +108,7 @@ def _proximal_gradient(
             seen = readback.next(running)
             if seen is not None and seen[0] == 0:
                 return
+            sparse = seen is not None and wide > 0 and seen[1] <= _SPARSE * seen[0] * n_atoms
             if seen is not None and seen[0] < _CROWDED * n:
                 left = cupy.flatnonzero(status[rows] == 2)
                 n = len(left)
@@ -114,10 +121,16 @@ def _proximal_gradient(
                 else:  # each into the memory that is free: no more is needed than before
                     z, before, products = _moved(left, z, before, products)
                     image, old_image, rest = _moved(left, image, old_image, rest)
-        advance(
-            _grid(n), (_THREADS,), correlate(True), old_image if form == _GRAM else None, Q, z, before, weights, ridge,
-            alpha, lengths, rows, status, positive, accelerated, n, n_atoms, momentum, t_now,
+        if ready:
+            cupy.matmul(rest, atoms.T, out=products)
+        else:
+            correlate(True)
+        kernel("proximal", "step", dtype, form, wide if sparse else 0)(
+            _grid(n), (_THREADS,), image if form == _GRAM else products, old_image if form == _GRAM else None, Q, z,
+            before, weights, ridge, alpha, lengths, rows, status, positive, accelerated, n, n_atoms, momentum, t_now,
+            atoms, signals, image, width, old_image, rest,
         )  # fmt: skip
+        ready = sparse
         z, before = before, z
         image, old_image = old_image, image
         rounds += 1
