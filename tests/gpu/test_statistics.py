@@ -94,6 +94,17 @@ def test_products_in_pieces(gpu, dtype, monkeypatch):
         close(gpu, getattr(found, name), value, dtype)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("density", [0.1, 0.7], ids=["lists", "product"])
+def test_tiny_and_huge_signals(gpu, scale, density):
+    codes, X = some_codes(50, 20, density, np.float64), signals(50, 6, np.float64)
+    codes, X = (scale * codes).astype(np.float32), (scale * X).astype(np.float32)
+    expected, found = partial_statistics(X, codes), partial_statistics(gpu.asarray(X), on(gpu, codes))
+    for name in ("A", "B", "l1", "squared_norm"):
+        value = getattr(expected, name)
+        np.testing.assert_allclose(gpu.get(getattr(found, name)), value, atol=1e-6 * np.abs(value).max())
+
+
 def test_some_rows_of_the_sums_only(gpu):
     from sparseshare.kernels.gpu import statistics as kernels
 

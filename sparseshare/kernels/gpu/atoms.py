@@ -4,7 +4,7 @@ from .module import kernel
 
 _BLOCKS = (64, 32, 16, 8)  # atoms; a block of more makes fewer launches, and must fit in shared memory
 _SHARED = 64 * 1024  # bytes that every GPU since compute capability 7.5 has for a block of threads
-_THREADS = 512
+_WARPS = 16
 
 
 def normalise_rows(A, B, first, last, least_mass, A_rows, B_rows):
@@ -28,8 +28,9 @@ def sweep_block(first, ratios, targets, products, sphere, nonnegative, zero_mean
     scratch = None
     if room > _SHARED:
         scratch, room = cupy.empty((n_block, n_features), dictionary.dtype), n_block * n_block * dictionary.itemsize
+    threads = 32 * max(2, min(n_block, _WARPS))
     kernel("atoms", "sweep_block", dictionary.dtype)(
-        (1,), (_THREADS,), first, n_block, n_atoms, n_features, ratios, targets, products, sphere, nonnegative,
+        (1,), (threads,), first, n_block, n_atoms, n_features, ratios, targets, products, sphere, nonnegative,
         zero_mean, l1_budget, dictionary, scratch, shared=room,
     )  # fmt: skip
 

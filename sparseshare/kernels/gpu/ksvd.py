@@ -41,6 +41,7 @@ def exact_steps(indptr, signals, values, residual, dictionary, tol, max_iter):
     direction = cupy.empty((1, n_features + 1))
     gather, leading = kernel("ksvd", "gather_errors", dtype), kernel("ksvd", "leading_vector", dtype)
     replace = _replace(signals, dictionary)
+    threads = 32 * min(-(-n_features // 4), 16)  # a warp takes a row of the matrix after the other
     for atom in np.flatnonzero(counts).tolist():
         own = errors[: counts[atom]]
         blocks = min(-(-own.size // _THREADS), _BLOCKS)
@@ -48,7 +49,7 @@ def exact_steps(indptr, signals, values, residual, dictionary, tol, max_iter):
             (blocks,), (_THREADS,), indptr, signals, values, residual, atom, n_features, dictionary, scale, old, errors
         )
         leading(
-            (1,), (512,), cupy.matmul(own.T, own), old, n_features, tol, max_iter, squared, direction,
+            (1,), (threads,), cupy.matmul(own.T, own), old, n_features, tol, max_iter, squared, direction,
             shared=16 * n_features,
         )  # fmt: skip
         replace(indptr, signals, values, residual, atom, n_features, 1, direction, old, dictionary)

@@ -80,6 +80,11 @@ def _accumulate_dense(indptr, indices, values, X, weight, first, last, A, B):
     n_signals, n_features = X.shape
     rows = min(_DENSE_ROWS, n_signals)
     dense = cupy.empty((rows, len(A)), X.dtype)
+    code_unit = signal_unit = 1.0
+    if X.dtype == np.float32:
+        code_unit, signal_unit = _unit(values), _unit(X)
+        values = values * code_unit.astype(np.float32)
+    to_A, to_B = weight / (code_unit * code_unit), weight / (code_unit * signal_unit)
     for start in range(0, n_signals, rows):
         n = min(rows, n_signals - start)
         codes, signals = dense[:n], X[start : start + n]
@@ -87,6 +92,8 @@ def _accumulate_dense(indptr, indices, values, X, weight, first, last, A, B):
         kernel("statistics", "spread_codes", X.dtype)(
             (-(-n // (_THREADS // 32)),), (_THREADS,), indptr[start : start + n + 1], indices, values, n, len(A), codes
         )
+        if X.dtype == np.float32:
+            signals = signals * signal_unit.astype(np.float32)
         step = n if X.dtype == np.float64 else min(_SUMMED, n)
         whole = n // step * step
         for begin, end in ((0, whole), (whole, n)):
@@ -95,8 +102,16 @@ def _accumulate_dense(indptr, indices, values, X, weight, first, last, A, B):
                 left = codes[begin:end].reshape(*shape, len(A))
                 right = signals[begin:end].reshape(*shape, n_features)
                 own = left[:, :, first:last].transpose(0, 2, 1)
-                A[first:last] += weight * cupy.matmul(own, left).sum(axis=0, dtype=np.float64)
-                B[first:last] += weight * cupy.matmul(own, right).sum(axis=0, dtype=np.float64)
+                A[first:last] += to_A * cupy.matmul(own, left).sum(axis=0, dtype=np.float64)
+                B[first:last] += to_B * cupy.matmul(own, right).sum(axis=0, dtype=np.float64)
+
+
+def _unit(array):
+    """The power of two that brings the largest entry near 1: products in float32 neither under- nor overflow."""
+    import cupy
+
+    exponent = cupy.clip(cupy.frexp(cupy.abs(array).max())[1], -120, 120)
+    return cupy.ldexp(cupy.ones((), np.float64), -exponent)
 
 
 def atom_usage(starts, positions, values, weight, l1, counts):
