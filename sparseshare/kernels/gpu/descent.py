@@ -1,6 +1,5 @@
 """Proximal gradient over a linear operator, with everything that it decides decided on the device."""
 
-import cupy
 import numpy as np
 
 from .module import kernel
@@ -66,6 +65,8 @@ def proximal_gradient(
     state : dict of float
         "objective", "bound", "count" (iterations), "done" (1: within the tolerance).
     """
+    import cupy
+
     dtype, groups, n = start.dtype, len(start), start.size // len(start)
     target = cupy.ascontiguousarray(target, dtype)
     blocks = min(_BLOCKS, -(-n // _THREADS))
@@ -112,6 +113,8 @@ def proximal_gradient(
 
 def _flat_weights(weights, shape, dtype):
     """Weights as a flat array, and how many consecutive entries of a group share one."""
+    import cupy
+
     if weights is None:
         return None, 1
     shared = int(np.prod(shape[1:], dtype=np.int64))

@@ -4,7 +4,6 @@ A mask takes a Gram matrix of its own to every signal, but only zeros to its res
 products an iteration, whatever their masks.
 """
 
-import cupy
 import numpy as np
 
 from .proximal import fista_tile
@@ -21,6 +20,8 @@ def masked_lasso_tile(
     Parameters as of `kernels.cpu.masked.masked_lasso_tile`, all arrays on the device. `Q` and `exponents` stay as they
     are, and at most `ITERATIONS * max_iter` iterations are made at a penalty. `transposed` is not used.
     """
+    import cupy
+
     steps = masked_steps(atoms, missing, ridge)
     results = indices, values, counts, gaps, iterations, status
     n_penalties = alphas.shape[1]
@@ -54,6 +55,8 @@ def masked_steps(atoms, missing, ridge):
     -----
     The largest eigenvalue of what a mask leaves of D'D is at most that of D'D, its own trace, and its largest row sum.
     """
+    import cupy
+
     products = atoms.T.astype(np.float64) @ atoms.astype(np.float64)
     seen = cupy.logical_not(missing).astype(np.float64)
     trace = seen @ cupy.diagonal(products).copy()

@@ -5,7 +5,6 @@ iterations a kernel computes duality gaps; the number of rows still at work is r
 are done the others move together.
 """
 
-import cupy
 import numpy as np
 
 from .module import kernel
@@ -54,6 +53,8 @@ def _proximal_gradient(
     Q, norms2, G, alpha, step, tol, max_iter, positive, accelerated, indices, values, counts, gaps, iterations, status,
     signals=None, atoms=None, ridge=None, weights=None, missing=None,
 ):  # fmt: skip
+    import cupy
+
     (n_signals, n_atoms), dtype = Q.shape, Q.dtype
     if n_signals == 0:
         return
@@ -143,6 +144,8 @@ def _grid(n_rows):
 
 def _moved(rows, first, second, free):
     """Some rows of two arrays, each in the memory of the one before it; the memory of the second is free then."""
+    import cupy
+
     n = len(rows)
     cupy.take(first, rows, axis=0, out=free[:n])
     cupy.take(second, rows, axis=0, out=first[:n])

@@ -1,7 +1,6 @@
 """Numbers that a loop on the host reads off a device without waiting for it."""
 
-import cupy
-import cupyx
+from sparseshare.devices import array_module, pinned_array
 
 
 class Readback:
@@ -19,8 +18,9 @@ class Readback:
     """
 
     def __init__(self, like):
-        self._copies = [cupyx.empty_pinned(like.shape, like.dtype) for _ in range(2)]
-        self._events = [cupy.cuda.Event(block=False, disable_timing=True) for _ in range(2)]
+        cuda = array_module(like).cuda
+        self._copies = [pinned_array(like.shape, like.dtype) for _ in range(2)]
+        self._events = [cuda.Event(block=False, disable_timing=True) for _ in range(2)]
         self._asked = 0
 
     def next(self, array):
