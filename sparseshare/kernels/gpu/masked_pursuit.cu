@@ -35,18 +35,20 @@ __device__ __forceinline__ void sum_features(const T* factors, const T* __restri
   }
 }
 
-// Codes from the Cholesky factor, y and the inverse pivots of m atoms, by one warp; in units of the atoms as they are.
+// Codes of m atoms from their Cholesky factor, and y, the inverse pivots and room for as many numbers behind it; by one
+// warp, in units of the atoms as they are.
 template <typename T>
-__device__ __forceinline__ void solve_codes(const int m, const T* factor, const int stride, const T* y,
-                                            const T* inverse, T* code, const T* scale, const int* chosen,
-                                            T* __restrict__ values) {
+__device__ __forceinline__ void solve_codes(const int m, const T* factor, const int capacity, T* y, const T* scale,
+                                            const int* chosen, T* __restrict__ values) {
+  const T* inverse = y + capacity;
+  T* code = y + 2 * capacity;
   const int lane = threadIdx.x % WARP;
   for (int a = lane; a < m; a += WARP) code[a] = y[a];
   __syncwarp();
   for (int a = m - 1; a >= 0; --a) {
     const T solved = code[a] * inverse[a];
     if (lane == 0) values[a] = solved * scale[chosen[a]];
-    for (int b = lane; b < a; b += WARP) code[b] -= solved * factor[a * stride + b];
+    for (int b = lane; b < a; b += WARP) code[b] -= solved * factor[a * capacity + b];
     __syncwarp();
   }
 }
@@ -54,9 +56,9 @@ __device__ __forceinline__ void solve_codes(const int m, const T* factor, const 
 // Every block has `block_items` items of scratch memory, an equal share for each of its signals: correlations, scales
 // of the atoms, orthonormal atoms, their Cholesky factor, and three vectors.
 // instance: pursue_masked<float, 8> registers 128
-// instance: pursue_masked<double, 8> registers 128
+// instance: pursue_masked<double, 4> registers 128
 template <typename T, int SIGNALS>
-__global__ void __launch_bounds__(256, 1)
+__global__ void __launch_bounds__(32 * SIGNALS, 16 / SIGNALS)
     pursue_masked(const T* __restrict__ correlations, const double* __restrict__ norms2, const T* __restrict__ atoms,
                   const T* __restrict__ transposed, const bool* __restrict__ missing,
                   const long long* __restrict__ n_nonzero, const double* __restrict__ max_error,
@@ -65,32 +67,20 @@ __global__ void __launch_bounds__(256, 1)
                   T* __restrict__ values, int* __restrict__ counts, double* __restrict__ residuals,
                   signed char* __restrict__ status, T* __restrict__ path_values) {
   constexpr int SIZE = Pack<T>::size;
-  SHARED(T, scores, SIGNALS * SIGNALS);  // of each warp, for each signal
-  SHARED(int, places, SIGNALS * SIGNALS);
   SHARED(T, news, SIGNALS);  // correlation of the orthonormal atom that has just been chosen
-  SHARED(T, tops, SIGNALS);  // largest squared norm of what a mask leaves of an atom
   const T dependent = sizeof(T) == 4 ? T(1e-6) : T(1e-10), faint = T(1e-30), boost = T(1152921504606846976.0);  // 2^60
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   const int first = threadIdx.x * SIZE, width = blockDim.x * SIZE;
-  const long long share = (block_items - (long long)n_features * SIGNALS) / SIGNALS;
+  const int share = (int)(block_items / SIGNALS) - n_features;
   T* factors = scratch + blockIdx.x * block_items;  // of the dictionary's features, for each signal
   T* shares = factors + n_features * SIGNALS;
-  // what warp s keeps of signal s
-  T* g = shares + warp * share;
-  T* scale = g + n_atoms;
-  T* orthonormal = scale + n_atoms;
-  T* factor = orthonormal + (long long)capacity * n_features;
-  T* y = factor + (long long)capacity * capacity;
-  T* inverse = y + capacity;
-  T* code = inverse + capacity;
-  for (long long base = (long long)blockIdx.x * SIGNALS; base < n_signals; base += (long long)gridDim.x * SIGNALS) {
-    const long long i = base + warp;
+  T* g = shares + (long long)warp * share;  // what warp s keeps of signal s begins with this
+  for (int group = blockIdx.x; group <= (n_signals - 1) / SIGNALS; group += gridDim.x) {
+    const long long i = (long long)group * SIGNALS + warp;
     const bool there = i < n_signals;
-    const bool* own_missing = missing + i * n_features;
-    int* chosen = indices + i * capacity;
     int observed = 0;
     for (int f = lane; f < n_features; f += WARP) {
-      const bool seen = there && !own_missing[f];
+      const bool seen = there && !missing[i * n_features + f];
       factors[f * SIGNALS + warp] = seen ? T(1) : T(0);
       observed += seen;
     }
@@ -98,37 +88,26 @@ __global__ void __launch_bounds__(256, 1)
     const long long wanted = there ? n_nonzero[i] : 0;
     int limit = wanted < capacity ? (int)wanted : capacity;
     limit = limit < observed ? limit : observed;
-    const double target = there ? max_error[i] : 0;
     double rest = there ? norms2[i] : 0;
     T level = T(-1);
-    int m = 0, outcome = 0;
+    int m = 0;
+    if (there && lane == 0) status[i] = 0;
 
     // norms of what is left of the atoms; a second time for signals where their squares are lost
-    T unit = T(1);
-    bool repeat = false;
-    for (int round = 0; round == 0 || repeat; ++round) {
+    T unit = T(1), largest = T(0);
+    bool repeat = true;
+    for (int round = 0; repeat; ++round) {
       __syncthreads();
-      T top[SIGNALS];
-#pragma unroll
-      for (int s = 0; s < SIGNALS; ++s) top[s] = T(0);
       for (int start = first; start < n_atoms; start += width) {
         Pack<T> sums[SIGNALS];
         sum_features<T, SIGNALS, true>(factors, transposed, n_features, n_atoms, start, sums);
 #pragma unroll
-        for (int s = 0; s < SIGNALS; ++s) {
-          store_pack(shares + s * share + n_atoms + start, sums[s]);
-#pragma unroll
-          for (int e = 0; e < SIZE; ++e) top[s] = sums[s].item[e] > top[s] ? sums[s].item[e] : top[s];
-        }
-      }
-#pragma unroll
-      for (int s = 0; s < SIGNALS; ++s) {
-        top[s] = warp_max(top[s]);
-        if (lane == 0) scores[s * SIGNALS + warp] = top[s];
+        for (int s = 0; s < SIGNALS; ++s) store_pack(shares + (long long)s * share + n_atoms + start, sums[s]);
       }
       __syncthreads();
-      const T largest = warp_max(lane < SIGNALS ? scores[warp * SIGNALS + lane] : T(0));
-      if (lane == 0) tops[warp] = largest;
+      largest = T(0);
+      for (int k = lane; k < n_atoms; k += WARP) largest = g[n_atoms + k] > largest ? g[n_atoms + k] : largest;
+      largest = warp_max(largest);
       const bool lost = round == 0 && there && largest < faint;
       if (lost) {
         unit = boost;
@@ -136,58 +115,53 @@ __global__ void __launch_bounds__(256, 1)
       }
       repeat = __syncthreads_or(lost);
     }
-    const T largest = tops[warp], least = faint * largest;
+    const T least = faint * largest;
     for (int k = lane; k < n_atoms; k += WARP) {
-      const T norm2 = scale[k];
+      const T norm2 = g[n_atoms + k];
       const T own = norm2 > least ? unit * rsqrt(norm2) : T(0);
-      scale[k] = own;
+      g[n_atoms + k] = own;
       g[k] = there ? correlations[i * n_atoms + k] * own : T(0);
     }
-    bool live = m < limit && !(target >= 0 && rest <= target);
+    bool live = m < limit && !(max_error[i] >= 0 && rest <= max_error[i]);
     if (lane == 0) news[warp] = T(0);
     for (bool begun = false; __syncthreads_or(live); begun = true) {
-      T best[SIGNALS];
-      int where[SIGNALS];
-#pragma unroll
-      for (int s = 0; s < SIGNALS; ++s) {
-        best[s] = T(0);
-        where[s] = 0x7fffffff;
-      }
-      for (int start = first; start < n_atoms; start += width) {
+      for (int start = begun ? first : n_atoms; start < n_atoms; start += width) {
         Pack<T> sums[SIGNALS];
-        sum_features<T, SIGNALS, false>(factors, transposed, begun ? n_features : 0, n_atoms, start, sums);
+        sum_features<T, SIGNALS, false>(factors, transposed, n_features, n_atoms, start, sums);
 #pragma unroll
         for (int s = 0; s < SIGNALS; ++s) {
-          T* all = shares + s * share + start;
+          T* all = shares + (long long)s * share + start;
           Pack<T> own = load_pack(all);
           const Pack<T> scales = load_pack(all + n_atoms);
 #pragma unroll
-          for (int e = 0; e < SIZE; ++e) {
-            own.item[e] -= news[s] * (sums[s].item[e] * scales.item[e]);
-            const T size = fabs(own.item[e]);
-            if (size > best[s]) {
-              best[s] = size;
-              where[s] = start + e;
-            }
-          }
+          for (int e = 0; e < SIZE; ++e) own.item[e] -= news[s] * (sums[s].item[e] * scales.item[e]);
           store_pack(all, own);
         }
       }
-#pragma unroll
-      for (int s = 0; s < SIGNALS; ++s) {
-        warp_best(best[s], where[s]);
-        if (lane == 0) {
-          scores[s * SIGNALS + warp] = best[s];
-          places[s * SIGNALS + warp] = where[s];
-        }
-      }
       __syncthreads();
-      T score = lane < SIGNALS ? scores[warp * SIGNALS + lane] : T(0);
-      int j = lane < SIGNALS ? places[warp * SIGNALS + lane] : 0x7fffffff;
-      warp_best(score, j);
       bool again = false, accepted = false;
       T value = T(0);
       while (live) {  // one warp on its own
+        const T* scale = g + n_atoms;
+        T* orthonormal = g + 2 * n_atoms;
+        T* factor = orthonormal + (long long)capacity * n_features;
+        T* y = factor + (long long)capacity * capacity;
+        const bool* own_missing = missing + i * n_features;
+        int* chosen = indices + i * capacity;
+        T score = T(0);
+        int j = 0x7fffffff;
+        for (int start = lane * SIZE; start < n_atoms; start += WARP * SIZE) {
+          const Pack<T> own = load_pack(g + start);
+#pragma unroll
+          for (int e = 0; e < SIZE; ++e) {
+            const T size = fabs(own.item[e]);
+            if (size > score) {
+              score = size;
+              j = start + e;
+            }
+          }
+        }
+        warp_best(score, j);
         if (j >= n_atoms) j = 0;  // no atom has a score
         const T correlation = g[j];
         if (level < T(0)) level = rounding_level<T>() * fabs(correlation);
@@ -195,7 +169,7 @@ __global__ void __launch_bounds__(256, 1)
         for (int a = lane; a < m; a += WARP) taken = taken || chosen[a] == j;
         taken = __any_sync(FULL, taken);
         if (!(fabs(correlation) > level) || (taken && !again)) {
-          outcome = again ? 2 : 0;
+          if (again && lane == 0) status[i] = 2;
           live = false;
           break;
         }
@@ -222,41 +196,31 @@ __global__ void __launch_bounds__(256, 1)
           }
           if (lane == 0) {
             y[m] = value;
-            inverse[m] = pivot;
+            y[capacity + m] = pivot;
             chosen[m] = j;
           }
           __syncwarp();
           rest -= (double)value * (double)value;
           ++m;
           accepted = true;
-          live = m < limit && !(target >= 0 && rest <= target);
+          live = m < limit && !(max_error[i] >= 0 && rest <= max_error[i]);
           break;
         }
         again = true;  // it depends on the chosen atoms, so its correlation is rounding
         if (lane == 0) g[j] = T(0);
         __syncwarp();
-        score = T(0);
-        j = 0x7fffffff;
-        for (int k = lane; k < n_atoms; k += WARP) {
-          const T size = fabs(g[k]);
-          if (size > score) {
-            score = size;
-            j = k;
-          }
-        }
-        warp_best(score, j);
       }
       if (lane == 0) news[warp] = accepted ? value : T(0);
     }
     if (there) {
-      solve_codes(m, factor, capacity, y, inverse, code, scale, chosen, values + i * capacity);
-      for (int p = 0; p < n_stops; ++p)
-        solve_codes(stops[p] < m ? (int)stops[p] : m, factor, capacity, y, inverse, code, scale, chosen,
-                    path_values + (i * n_stops + p) * capacity);
+      const T* factor = g + 2 * n_atoms + (long long)capacity * n_features;
+      T* y = g + 2 * n_atoms + (long long)capacity * (n_features + capacity);
+      for (int p = -1; p < n_stops; ++p)
+        solve_codes(p < 0 || stops[p] > m ? m : (int)stops[p], factor, capacity, y, g + n_atoms, indices + i * capacity,
+                    p < 0 ? values + i * capacity : path_values + (i * n_stops + p) * capacity);
       if (lane == 0) {
         counts[i] = m;
         residuals[i] = rest > 0 ? rest : 0;
-        status[i] = (signed char)outcome;
       }
     }
     __syncthreads();

@@ -1,7 +1,7 @@
 // Matching pursuit, and orthogonal matching pursuit with non-negative coefficients, one block a signal.
 //
-// A block keeps what belongs to its signal in dynamic shared memory or, where `scratch` is given, in `block_items` items
-// of that. Shares of a block are multiples of 16 bytes.
+// A block keeps what belongs to its signal in dynamic shared memory or, where `scratch` is given, in `block_items`
+// items of that, which are a multiple of 16 bytes.
 
 template <typename T>
 __device__ __forceinline__ T rounding_level() {  // what lies below this share of the largest correlation is rounding
@@ -31,7 +31,7 @@ __device__ __forceinline__ void write_code(const int m, const int* atoms, const 
 // instance: match<float> registers 64
 // instance: match<double> registers 64
 template <typename T>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
     match(const T* __restrict__ correlations, const double* __restrict__ norms2, const T* __restrict__ gram,
           const T* __restrict__ diagonal, const T* __restrict__ inverse_norms, const long long* __restrict__ n_nonzero,
           const double* __restrict__ max_error, const int max_iter, const bool positive, const int n_signals,
@@ -140,7 +140,8 @@ struct Chosen {
 
 // Squared distance of an atom from the span of the m chosen ones, whose Gram row is given; by one warp.
 template <typename T>
-__device__ __forceinline__ T project(const Chosen<T>& chosen, const int m, const T* __restrict__ gram_row, const int j) {
+__device__ __forceinline__ T project(const Chosen<T>& chosen, const int m, const T* __restrict__ gram_row,
+                                     const int j) {
   const int lane = threadIdx.x % WARP;
   for (int a = lane; a < m; a += WARP) chosen.right[a] = gram_row[chosen.atoms[a]];
   __syncwarp();
@@ -254,8 +255,8 @@ __device__ __forceinline__ int settle(const Chosen<T>& chosen, int m, const T* _
   return m;
 }
 
-// instance: match_positively<float> registers 64
-// instance: match_positively<double> registers 72
+// instance: match_positively<float> registers 112
+// instance: match_positively<double> registers 128
 template <typename T>
 __global__ void __launch_bounds__(256, 2)
     match_positively(const T* __restrict__ correlations, const double* __restrict__ norms2,

@@ -1,8 +1,8 @@
 // Orthogonal matching pursuit and orthogonal least squares on the Gram matrix, one block a signal.
 //
 // Every thread keeps its atoms' correlations, and their part of the chosen atoms' orthogonalised Gram rows, in
-// registers; rows that these do not hold are in dynamic shared memory. So each chosen Gram row is read once, and nothing
-// of the size of rows x atoms leaves the multiprocessor. Where shared memory is too small, too, `pursue_again`
+// registers; rows that these do not hold are in dynamic shared memory. So each chosen Gram row is read once, and
+// nothing of the size of rows x atoms leaves the multiprocessor. Where shared memory is too small, too, `pursue_again`
 // computes the orthogonalised rows anew from the Gram rows at every step.
 //
 // With `units`, correlations and columns of the Gram matrix come multiplied by weights of the atoms, and so is all that
@@ -30,8 +30,8 @@ __device__ __forceinline__ T inverse_root(T value) {
   return first * (T(1.5) - T(0.5) * value * first * first);
 }
 
-// values = inv(L') y for the first m atoms, by one warp, from the last 32 atoms to the first. Row a of `factor` holds row
-// a of L, the inverse of the pivot in its place, and y_a behind the `room` atoms. `code` is scratch.
+// values = inv(L') y for the first m atoms, by one warp, from the last 32 atoms to the first. Row a of `factor` holds
+// row a of L, the inverse of the pivot in its place, and y_a behind the `room` atoms. `code` is scratch.
 template <typename T>
 __device__ __forceinline__ void solve_codes(const int m, const T* factor, const int stride, const int room, T* code,
                                             T* __restrict__ values) {
@@ -88,23 +88,44 @@ __device__ __forceinline__ int choose_atom(const int m, Atoms<T, PER_THREAD, ROW
   const int first = threadIdx.x * SIZE, width = blockDim.x * SIZE;
   T row[PER_THREAD];
   for (bool again = false;; again = true) {
-    T score = T(0), divisor = T(1);
+    T score = T(0);
     int best = -1;
+    if (LEAST_SQUARES) {
+      T divisor = T(1);
 #pragma unroll
-    for (int e = 0; e < PER_THREAD; ++e) {
-      T gain = fabs(atoms.g[e]), norm = T(1);
-      if (LEAST_SQUARES) {
+      for (int e = 0; e < PER_THREAD; ++e) {
         const bool free = atoms.distance[e] > dependent_level<T>();
-        gain = free ? gain * gain : T(0);
-        norm = free ? atoms.distance[e] : T(1);
+        const T gain = free ? atoms.g[e] * atoms.g[e] : T(0), norm = free ? atoms.distance[e] : T(1);
+        if (gain * divisor > score * norm) {
+          score = gain;
+          divisor = norm;
+          best = e;
+        }
       }
-      if (LEAST_SQUARES ? gain * divisor > score * norm : gain > score) {
-        score = gain;
-        divisor = norm;
-        best = e;
+      score = quotient(score, divisor);
+    } else {  // as a tree, whose chain of comparisons is short
+      T sizes[PER_THREAD];
+      int places[PER_THREAD];
+#pragma unroll
+      for (int e = 0; e < PER_THREAD; ++e) {
+        sizes[e] = fabs(atoms.g[e]);
+        places[e] = e;
+      }
+#pragma unroll
+      for (int step = 1; step < PER_THREAD; step *= 2) {
+#pragma unroll
+        for (int e = 0; e < PER_THREAD; e += 2 * step) {
+          if (sizes[e + step] > sizes[e]) {
+            sizes[e] = sizes[e + step];
+            places[e] = places[e + step];
+          }
+        }
+      }
+      if (sizes[0] > T(0)) {
+        score = sizes[0];
+        best = places[0];
       }
     }
-    if (LEAST_SQUARES) score = quotient(score, divisor);
     int j = best < 0 ? 0x7fffffff : first + best / SIZE * width + best % SIZE;
     block_best(score, j, shared.scores, shared.indices);
     if (j >= n_atoms) j = 0;  // no atom has a score
@@ -297,7 +318,8 @@ __global__ void __launch_bounds__(512)
       for (int step = 0; step <= ROWS; ++step) {
         if (verdict == ACCEPTED) {
           verdict = choose_atom<T, PER_THREAD, ROWS, LEAST_SQUARES, false>(
-              step, atoms, shared, gram, diagonal, units, n_atoms, stride, room, stop, indices + (long long)i * capacity);
+              step, atoms, shared, gram, diagonal, units, n_atoms, stride, room, stop,
+              indices + (long long)i * capacity);
           m = step + (verdict != ENDED);
         }
       }
@@ -331,10 +353,10 @@ __global__ void __launch_bounds__(512)
 // Any count of atoms, from scratch memory of which each block has `block_items` items: correlations, distances, the
 // inverse F of the Cholesky factor, and four vectors of the chosen atoms. Orthogonalised rows are rows of F times Gram
 // rows, computed anew.
-// instance: pursue_again<float, 0> registers 128
-// instance: pursue_again<float, 1> registers 128
-// instance: pursue_again<double, 0> registers 128
-// instance: pursue_again<double, 1> registers 128
+// instance: pursue_again<float, 0> registers 144
+// instance: pursue_again<float, 1> registers 144
+// instance: pursue_again<double, 0> registers 176
+// instance: pursue_again<double, 1> registers 176
 template <typename T, int LEAST_SQUARES>
 __global__ void __launch_bounds__(256, 1)
     pursue_again(const T* __restrict__ correlations, const double* __restrict__ norms2, const T* __restrict__ gram,
