@@ -1,15 +1,21 @@
 """The fixture `gpu`: an array module with kernels, by a fake CuPy and g++, and on a GPU where there is one."""
 
+import os
 import sys
 
 import numpy as np
 import pytest
-from gpu import fake_cupy, shim
+from gpu import fake_cupy, record, shim
 
 
 def pytest_configure(config):
     if hasattr(config, "cache"):
         shim.settings.cache = config.cache.mkdir("cuda-shim")
+
+
+def pytest_sessionfinish(session):
+    if os.environ.get("CUDA_SHIM_RECORD"):
+        record.write_what_ran(os.environ["CUDA_SHIM_RECORD"])
 
 
 class Gpu:

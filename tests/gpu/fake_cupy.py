@@ -27,6 +27,7 @@ import scipy.ndimage
 import scipy.signal
 import scipy.sparse
 import scipy.special
+
 from .shim import ShimModule
 
 _KNOWN = json.loads(Path(__file__).with_name("cupy_names.json").read_text())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -36,9 +37,13 @@ MODES = {
 }
 SMALL_SHARED, MOST_SHARED = 48 * 1024, 227 * 1024
 settings = SimpleNamespace(
-    order="forward", seed=0, mode="plain", skipped_line=-1, cache=Path(tempfile.gettempdir(), "cuda-shim")
+    order="forward",
+    seed=0,
+    mode=os.environ.get("CUDA_SHIM_MODE", "plain"),
+    skipped_line=-1,
+    cache=Path(tempfile.gettempdir(), "cuda-shim"),
 )
-launches = []  # names of the last thousand kernels launched
+launched = defaultdict(set)  # expressions that ran without an error, by source
 RAN, NEEDED = 1, 2  # uses of a barrier
 _BARRIER = re.compile(r"\b__sync(?:threads(?:_\w+)?|warp)\s*\(")
 _INSTANCE = re.compile(r"^\s*// instance: (\w+<[^>]*>)", re.MULTILINE)
@@ -235,8 +240,6 @@ class ShimKernel:
                 (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), ctypes.c_long(shared_mem), values
             )
             message, static = library.shim_error().decode(), library.shim_static_bytes()
-        launches.append(self.expression)
-        del launches[:-1000]
         if failed:
             raise ShimError(f"{self.expression}: {_explained(message, self.module.code, library._name)}")
         limit = MOST_SHARED if self.max_dynamic_shared_size_bytes > SMALL_SHARED else SMALL_SHARED
@@ -245,6 +248,7 @@ class ShimKernel:
                 f"{self.expression}: {static} bytes of static and {shared_mem} of dynamic shared memory, "
                 f"{limit} are there"
             )
+        launched[self.module.code].add(self.expression)
 
     @property
     def max_dynamic_shared_size_bytes(self):

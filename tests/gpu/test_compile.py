@@ -1,14 +1,13 @@
 """Every kernel instance compiles for three architectures: no warning, no spill, registers within the stated bound."""
 
 import ctypes
-import hashlib
 import importlib.util
-import json
 import re
 from functools import cache
 from pathlib import Path
 
 import pytest
+from gpu import record
 
 from sparseshare.kernels.gpu import module
 
@@ -34,9 +33,6 @@ def nvrtc():
     library = ctypes.CDLL(str(max(found)))
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     return library
-
-
-pytestmark = pytest.mark.skipif(nvrtc() is None, reason="NVRTC is not installed: pip install nvidia-cuda-nvrtc")
 
 
 def compile_source(code, expressions, architecture):
@@ -79,23 +75,20 @@ def used(code, expressions, architecture):
     return {"instances": instances, "warnings": [line for line in log.splitlines() if "warning" in line.lower()]}
 
 
-def kept(config, code, expressions, architecture):
-    """As `used`, from pytest's cache where the very same source was compiled before."""
-    version = (ctypes.c_int(), ctypes.c_int())
-    nvrtc().nvrtcVersion(*map(ctypes.byref, version))
-    key = repr((code, expressions, architecture, OPTIONS, [part.value for part in version]))
-    path = config.cache.mkdir("cuda-compile") / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.json"
-    if not path.exists():
-        path.write_text(json.dumps(used(code, expressions, architecture)))
-    return json.loads(path.read_text())
+def result_of(family, architecture):
+    """What the record has for this source, or a compilation finds."""
+    known = record.kept(family, "compiled")
+    return known[architecture] if known else used(module.source(family), list(module.instances(family)), architecture)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("family", module.families())
-def test_instances_compile(family, architecture, request):
+def test_instances_compile(family, architecture):
     bounds = module.instances(family)
     assert bounds, f"{family}.cu lists no instance"
-    result = kept(request.config, module.source(family), list(bounds), architecture)
+    if record.kept(family, "compiled") is None and nvrtc() is None:
+        pytest.skip("NVRTC is not installed: pip install nvidia-cuda-nvrtc")
+    result = result_of(family, architecture)
     assert not result["warnings"], "\n".join(result["warnings"])
     for expression, (registers, spilt) in result["instances"].items():
         assert spilt == 0, f"{expression} spills {spilt} bytes on {architecture}"
@@ -111,6 +104,7 @@ def test_registers_are_stated_for_each_kernel(family):
     assert module.source(family).count("__global__") == len(module.signatures(family))
 
 
+@pytest.mark.skipif(nvrtc() is None, reason="NVRTC is not installed: pip install nvidia-cuda-nvrtc")
 def test_what_is_looked_for_is_found():
     """A kernel that spills and one that warns."""
     code = """

@@ -1,0 +1,118 @@
+"""What takes minutes to find out about kernels, kept in record.json for sources that have not changed since.
+
+Registers and spills of all instances, barriers that are needed, instances that ran under AddressSanitizer. Tests find
+out anew what the record does not have; `PYTHONPATH=tests python -m gpu.record` does
+that for all families and writes the file.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from gpu import shim
+
+from sparseshare.kernels.gpu import module
+
+HERE = Path(__file__).parent
+FILE = HERE / "record.json"
+# Tests of the tools; all others launch kernels of the package.
+_TOOLS = {"test_barriers", "test_compile", "test_fake_cupy", "test_sanitizer", "test_shim", "test_without_cupy"}
+
+
+def fingerprint(family):
+    """Changes with every change of the source."""
+    return hashlib.sha256(module.source(family).encode()).hexdigest()[:20]
+
+
+def files_folder():
+    """Where the sources lie."""
+    return Path(module.__file__).parent
+
+
+def kept(family, what):
+    """An entry of the record, or None if it is of another source."""
+    record = json.loads(FILE.read_text()) if FILE.exists() else {}
+    entry = record.get(family, {})
+    return entry.get(what) if entry.get("source") == fingerprint(family) else None
+
+
+def write_what_ran(path):
+    """Barriers and instances that the launches of this process have used; called at the end of a run of tests."""
+    ran = {}
+    for family in module.families():
+        code = module.source(family)
+        uses = shim.uses_of_barriers(code) if shim.settings.mode == "races" else {}
+        ran[family] = {
+            "source": fingerprint(family),
+            "needed": [line for line, use in uses.items() if use & shim.NEEDED],
+            "launched": sorted(shim.launched[code]),
+        }
+    Path(path).write_text(json.dumps(ran))
+
+
+@cache
+def ran_under(mode):
+    """Run the tests of all families with kernels of a mode of the shim: what ran, and what went wrong if it did."""
+    files = sorted(path for path in HERE.glob("test_*.py") if path.stem not in _TOOLS)
+    options = ["-q", "-x", "-m", "not gpu", "-p", "no:xdist", "--no-header", "-W", "ignore"]
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "ran.json"
+        environment = {**os.environ, "CUDA_SHIM_MODE": mode, "CUDA_SHIM_RECORD": str(found)}
+        environment.pop("PYTEST_XDIST_WORKER", None)
+        if mode == "address":
+            asked = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+            environment |= {
+                "LD_PRELOAD": asked.stdout.strip(),
+                "ASAN_OPTIONS": "detect_leaks=0,detect_stack_use_after_return=0,verify_asan_link_order=0",
+            }
+        command = [sys.executable, "-m", "pytest", *options, *map(str, files)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=HERE.parents[1])
+        if done.returncode:
+            return {}, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return json.loads(found.read_text()), None
+
+
+def needed_barriers(family):
+    """Lines of the barriers that alone keep two accesses apart in some test, and what went wrong if something did."""
+    known = kept(family, "needed")
+    if known is not None:
+        return known, None
+    ran, error = ran_under("races")
+    return (None, error) if error else (ran[family]["needed"], None)
+
+
+def sanitized(family):
+    """Instances that ran under AddressSanitizer, and what went wrong if something did."""
+    known = kept(family, "sanitized")
+    if known is not None:
+        return known, None
+    ran, error = ran_under("address")
+    return (None, error) if error else (ran[family]["launched"], None)
+
+
+def renew():
+    """Write the record for the sources as they are."""
+    from gpu import test_compile
+
+    record = {}
+    for family in module.families():
+        record[family] = {"source": fingerprint(family)}
+        for what, find in (("needed", needed_barriers), ("sanitized", sanitized)):
+            value, error = find(family)
+            if error:
+                raise SystemExit(error)
+            record[family][what] = value
+        record[family]["compiled"] = {
+            architecture: test_compile.result_of(family, architecture) for architecture in test_compile.ARCHITECTURES
+        }
+        print(family, flush=True)
+    FILE.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    renew()
