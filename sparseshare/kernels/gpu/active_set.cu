@@ -83,7 +83,8 @@ struct LassoSet : ActiveSet<T, THREADS> {
   __device__ __forceinline__ int enter(int j, T threshold, T penalty, int m, T value, int atom, int capacity,
                                        int* atoms, T* code, bool& exchanged) {
     const T least = sizeof(T) == 4 ? T(1e-7) : T(1e-15);
-    const int before = m, allowed = min(4, max(1, (m + 2) / 3));  // more bring in atoms that have to leave again
+    // More than on a CPU, though some have to leave again: to fetch rows of G for all atoms costs a GPU more than that.
+    const int before = m, allowed = min(8, m + 1);
     bool waits = value > threshold;
     T start = 0;
     exchanged = false;
@@ -94,8 +95,8 @@ struct LassoSet : ActiveSet<T, THREADS> {
       const bool independent = pivot2 > (exchanged ? least : dependent_share<T>()) * norm2;
       if (independent && m < room) {
         append(m++, j, pivot2, start, s, g[j] - penalty * s);
-        // candidates that are coherent with it would have to leave again
-        waits &= magnitude(G[(long long)j * K + atom]) < T(0.5) * G[(long long)atom * K + atom];
+        // candidates that hardly differ from it would have to leave again
+        waits &= magnitude(G[(long long)j * K + atom]) < T(0.95) * G[(long long)atom * K + atom];
       } else if (m == before && !exchanged) {
         if (independent && room < capacity) return -1;
         keep(m, atoms, code);
@@ -148,7 +149,7 @@ struct LassoSet : ActiveSet<T, THREADS> {
   // and the next one compared with it: DIVERGED means back to that one, without its factor.
   __device__ __forceinline__ int solve_penalty(double norm2, T penalty, double tol, int max_iter, int capacity,
                                                int* atoms, T* code, int& m, T& top, int& rounds) {
-    const T reach = T(0.3);        // a violator enters beside the largest one if it exceeds the penalty by this share
+    const T reach = T(0.2);        // a violator enters beside the largest one if it exceeds the penalty by this share
     const T fragile_from = T(30);  // 1 over an atom's distance from the span of those in use
     const T floor = rounding_level<T>() * max(penalty, T(0.5 * sqrt(norm2)));
     const T widest = penalty == T(0) ? T(1e30) : penalty * T(sqrt(0.5 * tol));

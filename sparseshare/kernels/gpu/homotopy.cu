@@ -280,7 +280,7 @@ struct Path : ActiveSet<T, THREADS> {
 
 // Follow the paths of signals `rows` (null: all) to the first of their bounds; arguments as of the twin. Signals with
 // more than `room` active atoms are left TOO_LARGE, to be followed anew when they are listed in `rows`.
-// instance: homotopy<float, 32> registers 128
+// instance: homotopy<float, 32> registers 144
 // instance: homotopy<double, 32> registers 128
 // instance: homotopy<float, 128> registers 128
 // instance: homotopy<double, 128> registers 128
