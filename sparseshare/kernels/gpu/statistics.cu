@@ -97,7 +97,6 @@ __global__ void accumulate_pieces(const long long* __restrict__ indptr, const in
       }
     }
     for (int c = lane; c < n_columns; c += WARP) partial[piece * width + first_column + c] = sums[c];
-    __syncwarp();
   }
 }
 
