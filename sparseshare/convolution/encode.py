@@ -5,7 +5,7 @@ from warnings import warn
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from sparseshare.devices import on_gpu, to_device
+from sparseshare.devices import computing_on, on_gpu, to_device
 from sparseshare.validation import check_bool
 
 from .encoder import ConvOptions, Encoder
@@ -179,7 +179,8 @@ def conv_sparse_encode(
     alpha = encoder.alpha(X, masks)
     solutions = encoder.encode(X, alpha, masks=masks, init=start, sparse=sparse_output, home=X.home)
     warn_about(solutions, encoder, X, masks, alpha)
-    codes = lay_out(solutions, X, sparse_output)
+    with computing_on(X.home):
+        codes = lay_out(solutions, X, sparse_output)
     return (codes, info_of(solutions, options, alpha)) if return_info else codes
 
 

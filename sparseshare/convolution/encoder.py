@@ -175,7 +175,8 @@ class Encoder:
             mask = None if masks is None else masks[i]
             largest[i] = self.options.problem(signals[i], operator, 1.0, mask).largest_alpha()
 
-        run_in_threads(work, len(signals), self.n_threads)
+        with computing_on(self.device):
+            run_in_threads(work, len(signals), self.n_threads)
         return max(largest)
 
     def encode(self, signals, alpha=None, *, masks=None, init=None, sparse=False, home=None):
@@ -201,7 +202,8 @@ class Encoder:
             Their gaps are relative ones: divided by 0.5 |W x|^2 (of pursuits: the squared norm of the residual).
         """
         if self.device != "cpu":
-            return self._encode_on_gpu(signals, alpha, masks, init, home)
+            with computing_on(self.device):
+                return self._encode_on_gpu(signals, alpha, masks, init, home)
         solutions = [None] * len(signals)
         outer = self.n_threads if len(signals) >= self.n_threads else 1
         inner = max(1, self.n_threads // outer)
@@ -243,11 +245,10 @@ class Encoder:
 
         first, options = problem(0), {"tol": self.options.tol, "max_iter": self.options.max_iter}
         if first.roughness is not None:
-            with computing_on(self.device):
-                for place in range(len(numbers)):
-                    one = problem(place)
-                    solution = fista.solve(one, start=None if init is None else start(place), **options)
-                    yield place, replace(solution, gap=solution.gap / (one.energy or 1.0))
+            for place in range(len(numbers)):
+                one = problem(place)
+                solution = fista.solve(one, start=None if init is None else start(place), **options)
+                yield place, replace(solution, gap=solution.gap / (one.energy or 1.0))
             return
         try:
             n_slots = slots_that_fit(first)

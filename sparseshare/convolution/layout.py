@@ -5,7 +5,7 @@ from math import prod
 import numpy as np
 from scipy.sparse import csr_array
 
-from sparseshare.devices import array_module
+from sparseshare.devices import array_module, csr_of
 
 from .maps import SparseMaps
 
@@ -83,15 +83,13 @@ def _stack_rows(maps, separate):
 
 def _rows_on_gpu(values, columns, starts, shape):
     """cuSPARSE numbers columns and entries with 32 bits."""
-    from cupyx.scipy.sparse import csr_matrix
-
     if max(shape[1], starts[-1]) > np.iinfo(np.int32).max:
         raise ValueError(
             f"CSR matrices of a GPU have at most {np.iinfo(np.int32).max} columns and entries; these codes have "
             f"{shape[1]} and {starts[-1]}: ask for dense codes, code fewer signals at once, or pass NumPy arrays"
         )
-    xp = array_module(values)
-    return csr_matrix((values, columns.astype(np.int32), xp.asarray(starts.astype(np.int32))), shape=shape)
+    starts = array_module(values).asarray(starts.astype(np.int32))
+    return csr_of(values, columns.astype(np.int32), starts, shape)
 
 
 def unstack(codes, n_components, positions, n_codes, dtype):

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sparseshare.devices import Movable, array_module, on_gpu, to_device, to_host
+from sparseshare.devices import Movable, array_module, computing_on, on_gpu, to_device, to_host
 from sparseshare.threads import run_in_threads
 from sparseshare.validation import (
     check_bool,
@@ -61,11 +61,12 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
         cells = {shape: grid.on(encoder.positions(shape)) for shape in {signals.shape(i) for i in range(len(signals))}}
         solutions = self._solve(encoder, signals, sparse=True, home=None)
         n_codes = signals.n_channels if signals.separate else 1
-        xp = array_module(encoder.atoms)
-        rows = xp.empty((len(signals), grid.n_cells, n_signs, len(encoder.atoms), n_codes), signals.dtype)
-        for number, solution in enumerate(solutions):
-            maps, own = solution.maps, cells[signals.shape(number)]
-            rows[number] = pooled_magnitudes(maps.indices, maps.values, maps.shape, own, n_signs)
+        with computing_on(encoder.device):
+            shape = len(signals), grid.n_cells, n_signs, len(encoder.atoms), n_codes
+            rows = array_module(encoder.atoms).empty(shape, signals.dtype)
+            for number, solution in enumerate(solutions):
+                maps, own = solution.maps, cells[signals.shape(number)]
+                rows[number] = pooled_magnitudes(maps.indices, maps.values, maps.shape, own, n_signs)
         return to_device(rows.reshape(len(rows), -1), signals.home)
 
     def encode(self, X, mask=None):
@@ -94,7 +95,8 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
         self._check_is_ready()
         encoder, signals = self._prepared(X, mask)
         solutions = self._solve(encoder, signals, sparse=bool(self.sparse_output), home=signals.home)
-        return lay_out(solutions, signals, bool(self.sparse_output))
+        with computing_on(signals.home):
+            return lay_out(solutions, signals, bool(self.sparse_output))
 
     def inverse_transform(self, X, shapes=None):
         """Signals that maps stand for: the sum of the maps' convolutions with their atoms.
@@ -144,8 +146,9 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
         self._check_is_ready()
         encoder, signals = self._prepared(X)
         solutions = self._solve(encoder, signals, sparse=True, home=None)
-        xp = array_module(encoder.atoms)
-        moments = xp.zeros((len(signals), 3, signals.n_channels or 1))  # sums, sums of squares, squared errors
+        xp, shape = array_module(encoder.atoms), (len(signals), 3, signals.n_channels or 1)
+        with computing_on(encoder.device):
+            moments = xp.zeros(shape)  # sums, sums of squares, squared errors
         sizes = [prod(signals.shape(number)) for number in range(len(signals))]
 
         def work(number, _):
@@ -155,7 +158,8 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
             signal, left = (array.reshape(moments.shape[2], -1) for array in (signal.astype(np.float64), left))
             moments[number] = xp.stack([signal.sum(axis=1), (signal**2).sum(axis=1), (left**2).sum(axis=1)])
 
-        run_in_threads(work, len(signals), encoder.n_threads)
+        with computing_on(encoder.device):
+            run_in_threads(work, len(signals), encoder.n_threads)
         sums, squares, errors = to_host(moments).sum(axis=0)
         error, variance = float(errors.sum()), float((squares - sums**2 / sum(sizes)).sum())
         if variance <= 1e-12 * squares.sum():

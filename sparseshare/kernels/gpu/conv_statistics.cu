@@ -5,8 +5,8 @@
 // blockIdx.y on. Threads are pairs of plane and lag; they go through the non-zeros of their atom in order, in float64.
 // `starts` are the places of the atoms' first non-zeros; positions (n0, n1, n2) lie in planes with rows of wide1 and
 // wide2 entries.
-// instance: correlate_entries<float> registers 64
-// instance: correlate_entries<double> registers 64
+// instance: correlate_entries<float> registers 48
+// instance: correlate_entries<double> registers 48
 template <typename T>
 __global__ void __launch_bounds__(256, 2) correlate_entries(
     const long long* __restrict__ indices, const T* __restrict__ values, const long long* __restrict__ starts,
