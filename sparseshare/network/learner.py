@@ -45,6 +45,10 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
     `_split(targets, random_state)` and `_fitted_targets()`.
     """
 
+    _stays_on_host = (
+        "layers", "share", "threshold", "class_weight", "classes_", "feature_names_in_", "densities_", "_class_weights"
+    )  # fmt: skip
+
     def __init__(
         self,
         layers=None,

@@ -260,6 +260,15 @@ def test_compression(gpu, make):
     np.testing.assert_allclose(small_there.loss_curve_, small_here.loss_curve_, rtol=1e-3)
 
 
+def test_what_the_user_has_written_stays_as_it_is(gpu):
+    X, y = rows()
+    layers = [Dense(3, activation="soft", threshold=np.full(3, 0.1)), Dense(2, share=shared(np.zeros((3, 2), int)))]
+    estimator = regressor(layers).fit(gpu.asarray(X), y).to_device("cuda")
+    assert type(estimator.layers[0].threshold) is type(estimator.densities_) is np.ndarray
+    assert type(estimator.network_.nodes[1].layer.share.index) is np.ndarray
+    assert np.all(gpu.get(estimator.predict(gpu.asarray(X))) == gpu.get(estimator.predict(gpu.asarray(X))))
+
+
 def test_words_as_classes_come_on_the_host(gpu):
     X, y = images()
     names = np.array(["one", "two", "three"])[y]

@@ -177,7 +177,7 @@ def test_windows(gpu, same, dtype, shape, window):
     same(work, out, place, mean, back, mean_back)
 
 
-@pytest.mark.parametrize("mode", [0, 1, 2, 3])
+@pytest.mark.parametrize("mode", [1, 2])
 @pytest.mark.parametrize(
     ("shape", "patch", "window", "before"),
     [((3, 9, 10, 1), (3, 3, 1, 1), (2, 2), (0, 0)), ((2, 8, 9, 33), (3, 2, 1, 1), (3, 1), (1, 0)),

@@ -49,7 +49,7 @@ __global__ void activation_gradient(const T* __restrict__ da, const T* __restric
       }
       sum += passed;
       if (place) {
-        const long long line = row / n_pixels, first = line * ph * n_pixels * pw + (row - line * n_pixels) * pw;
+        const long long line = divide(row, n_pixels), first = line * ph * n_pixels * pw + (row - line * n_pixels) * pw;
         const int where = place[i];
         for (int y = 0; y < ph; ++y)
           for (int x = 0; x < pw; ++x)

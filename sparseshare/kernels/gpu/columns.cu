@@ -9,9 +9,9 @@ __global__ void pad_images(const T* __restrict__ images, const int h, const int 
                            T* __restrict__ padded) {
   const long long step = (long long)gridDim.x * blockDim.x;
   for (long long p = (long long)blockIdx.x * blockDim.x + threadIdx.x; p < size; p += step) {
-    const int c = int(p % channels);
-    const long long pixel = p / channels, line = pixel / width, image = line / height;
-    const int y = int(line % height) - top, x = int(pixel % width) - left;
+    const long long pixel = divide(p, channels), line = divide(pixel, width), image = divide(line, height);
+    const int c = int(p - pixel * channels);
+    const int y = int(line - image * height) - top, x = int(pixel - line * width) - left;
     const bool inside = y >= 0 && y < h && x >= 0 && x < w;
     padded[p] = inside ? images[((image * h + y) * w + x) * channels + c] : T(0);
   }
@@ -29,7 +29,7 @@ __global__ void take_columns(const T* __restrict__ images, const int h, const in
   const long long step = ((long long)gridDim.x * blockDim.x) >> log_lanes;
   const int lane = int(thread & (lanes - 1));
   for (long long task = thread >> log_lanes; task < n_tasks; task += step) {
-    const long long row = task / kh, line = row / n_pixels, image = line / n_lines;
+    const long long row = divide(task, kh), line = divide(row, n_pixels), image = divide(line, n_lines);
     const int a = int(task - row * kh);
     const int y = int(line - image * n_lines) * sy + a - top, x = int(row - line * n_pixels) * sx - left;
     const T* from = images + ((image * h + y) * w + x) * channels;
@@ -49,8 +49,8 @@ __global__ void add_columns(const T* __restrict__ columns, const int h, const in
                             const int n_pixels, const long long size, T* __restrict__ images) {
   const long long step = (long long)gridDim.x * blockDim.x, length = (long long)kh * kw * channels;
   for (long long p = (long long)blockIdx.x * blockDim.x + threadIdx.x; p < size; p += step) {
-    const int c = int(p % channels);
-    const long long pixel = p / channels, line = pixel / w, image = line / h;
+    const long long pixel = divide(p, channels), line = divide(pixel, w), image = divide(line, h);
+    const int c = int(p - pixel * channels);
     const int py = int(line - image * h) + top, px = int(pixel - line * w) + left;
     T sum = T(0);
     for (int a = 0; a < kh && a <= py; ++a) {

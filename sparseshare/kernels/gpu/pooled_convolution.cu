@@ -29,7 +29,7 @@ __global__ void pooled_taps(const T* __restrict__ images, const int h, const int
   const long long step = (long long)gridDim.x * blockDim.x;
   int count = 0;
   for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += step) {
-    const long long window = i / n_filters, line = window / n_pixels, image = line / n_lines;
+    const long long window = divide(i, n_filters), line = divide(window, n_pixels), image = divide(line, n_lines);
     const int f = int(i - window * n_filters);
     const int y = int(line - image * n_lines) * ph * sy - top, x = int(window - line * n_pixels) * pw * sx - left;
     const T* from = images + image * h * w * channels;
@@ -85,7 +85,7 @@ __global__ void pool_products(const T* __restrict__ z, const T* __restrict__ bia
   const long long step = (long long)gridDim.x * blockDim.x;
   int count = 0;
   for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += step) {
-    const long long window = i / n_filters, line = window / n_pixels;
+    const long long window = divide(i, n_filters), line = divide(window, n_pixels);
     const int f = int(i - window * n_filters);
     const long long row = line * ph * n_pixels * pw + (window - line * n_pixels) * pw;
     const T threshold = thresholds[f], offset = bias ? bias[f] : T(0);
@@ -133,7 +133,7 @@ __global__ void tap_gradients(const T* __restrict__ images, const int h, const i
     for (long long window = begin + warp; window < end; window += warps) {
       const T slope = slopes[window * n_filters + f];
       if (slope == T(0)) continue;
-      const long long line = window / n_pixels, image = line / n_lines;
+      const long long line = divide(window, n_pixels), image = divide(line, n_lines);
       const int where = place[window * n_filters + f];
       const int y = (int(line - image * n_lines) * ph + where / pw) * sy - top;
       const int x = (int(window - line * n_pixels) * pw + where % pw) * sx - left;

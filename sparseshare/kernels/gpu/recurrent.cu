@@ -9,7 +9,7 @@ __global__ void lstm_step(T* __restrict__ gates, const T* __restrict__ before, T
                           const long long size) {
   const long long step = (long long)gridDim.x * blockDim.x;
   for (long long p = (long long)blockIdx.x * blockDim.x + threadIdx.x; p < size; p += step) {
-    const long long n = p / n_units;
+    const long long n = divide(p, n_units);
     const int k = int(p - n * n_units);
     T* row = gates + n * 4 * n_units + k;
     const T i = T(0.5) * tanh(row[0]) + T(0.5), f = T(0.5) * tanh(row[n_units]) + T(0.5);
@@ -34,7 +34,7 @@ __global__ void lstm_gradient(const T* __restrict__ dh, const T* __restrict__ ga
                               const long long size) {
   const long long step = (long long)gridDim.x * blockDim.x;
   for (long long p = (long long)blockIdx.x * blockDim.x + threadIdx.x; p < size; p += step) {
-    const long long n = p / n_units, at = n * 4 * n_units + (p - n * n_units);
+    const long long n = divide(p, n_units), at = n * 4 * n_units + (p - n * n_units);
     const T i = gates[at], f = gates[at + n_units], g = gates[at + 2 * n_units], o = gates[at + 3 * n_units];
     const T s = shown[p], slope = dh[p];
     const T total = dc[p] + slope * o * (T(1) - s * s);

@@ -11,8 +11,8 @@ __global__ void largest_in_windows(const T* __restrict__ images, const int h, co
                                    P* __restrict__ place) {
   const long long step = (long long)gridDim.x * blockDim.x;
   for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += step) {
-    const int c = int(i % channels);
-    const long long window = i / channels, line = window / n_pixels, image = line / n_lines;
+    const long long window = divide(i, channels), line = divide(window, n_pixels), image = divide(line, n_lines);
+    const int c = int(i - window * channels);
     const long long y = (line - image * n_lines) * sy, x = (window - line * n_pixels) * sx;
     const T* corner = images + ((image * h + y) * w + x) * channels + c;
     T best = corner[0];
@@ -35,8 +35,8 @@ template <typename T, typename P>
 __device__ __forceinline__ T window_sum(const T* __restrict__ gradient, const P* __restrict__ place, const long long i,
                                         const int h, const int w, const int channels, const int kh, const int kw,
                                         const int sy, const int sx, const int n_lines, const int n_pixels) {
-  const int c = int(i % channels);
-  const long long pixel = i / channels, line = pixel / w, image = line / h;
+  const long long pixel = divide(i, channels), line = divide(pixel, w), image = divide(line, h);
+  const int c = int(i - pixel * channels);
   const int py = int(line - image * h), px = int(pixel - line * w);
   T sum = T(0);
   const int top = py < kh ? 0 : (py - kh) / sy + 1, left = px < kw ? 0 : (px - kw) / sx + 1;
@@ -71,8 +71,8 @@ __global__ void mean_of_windows(const T* __restrict__ images, const int h, const
   const long long step = (long long)gridDim.x * blockDim.x;
   const T share = T(1) / T(kh * kw);
   for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += step) {
-    const int c = int(i % channels);
-    const long long window = i / channels, line = window / n_pixels, image = line / n_lines;
+    const long long window = divide(i, channels), line = divide(window, n_pixels), image = divide(line, n_lines);
+    const int c = int(i - window * channels);
     const long long y = (line - image * n_lines) * sy, x = (window - line * n_pixels) * sx;
     const T* corner = images + ((image * h + y) * w + x) * channels + c;
     T sum = T(0);
