@@ -21,7 +21,15 @@ from sparseshare.kernels.gpu import module
 HERE = Path(__file__).parent
 FILE = HERE / "record.json"
 # Tests of the tools; all others launch kernels of the package.
-_TOOLS = {"test_barriers", "test_compile", "test_fake_cupy", "test_sanitizer", "test_shim", "test_without_cupy"}
+_TOOLS = {
+    "test_barriers",
+    "test_benchmark",
+    "test_compile",
+    "test_fake_cupy",
+    "test_sanitizer",
+    "test_shim",
+    "test_without_cupy",
+}
 
 
 def fingerprint(family):
@@ -62,14 +70,8 @@ def ran_under(mode):
     options = ["-q", "-x", "-m", "not gpu", "-p", "no:xdist", "--no-header", "-W", "ignore"]
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "ran.json"
-        environment = {**os.environ, "CUDA_SHIM_MODE": mode, "CUDA_SHIM_RECORD": str(found)}
-        environment.pop("PYTEST_XDIST_WORKER", None)
-        if mode == "address":
-            asked = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
-            environment |= {
-                "LD_PRELOAD": asked.stdout.strip(),
-                "ASAN_OPTIONS": "detect_leaks=0,detect_stack_use_after_return=0,verify_asan_link_order=0",
-            }
+        environment = shim.sanitizer_environment() if mode == "address" else dict(os.environ)
+        environment |= {"CUDA_SHIM_MODE": mode, "CUDA_SHIM_RECORD": str(found)}
         command = [sys.executable, "-m", "pytest", *options, *map(str, files)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=HERE.parents[1])
         if done.returncode:

@@ -67,6 +67,13 @@ def shim_problem():
     return None
 
 
+def sanitizer_environment():
+    """Environment for a process that is to load kernels built under "address"."""
+    asked = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    options = "detect_leaks=0,detect_stack_use_after_return=0,verify_asan_link_order=0"
+    return {**os.environ, "LD_PRELOAD": asked.stdout.strip(), "ASAN_OPTIONS": options}
+
+
 @contextmanager
 def using(**changes):
     """Other settings (order, seed, mode, skipped_line) for a while."""

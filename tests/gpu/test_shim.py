@@ -1,5 +1,9 @@
 """The shim itself: what a warp, a block, shared memory and atomics do, and that broken kernels are found."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from gpu import shim
@@ -294,3 +298,28 @@ def test_needed_barriers_are_known(module):
                                                                      (3, "__syncthreads")]}  # fmt: skip
     last = max(number for number, text in lines.items() if text == "__syncthreads();")
     assert uses[last] == shim.RAN
+
+
+def test_address_sanitizer_finds_an_overrun(tmp_path):
+    """In a process of its own: it ends there."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+import numpy as np
+from gpu import shim
+shim.settings.mode, shim.settings.cache = "address", shim.Path({str(shim.settings.cache)!r})
+code = '''template <typename T> __global__ void far(T* out, const int n) {{
+  SHARED(T, kept, 40);
+  kept[threadIdx.x] = T(1);
+  out[threadIdx.x] = kept[threadIdx.x + n];
+}}'''
+kernel = shim.ShimModule(code, ["far<float>"]).get_function("far<float>")
+for n in (8, 9):
+    kernel((1,), (32,), (np.zeros(32, "f4"), np.int32(n)))
+    print(n, flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=shim.sanitizer_environment()
+    )
+    assert done.stdout.split() == ["8"] and done.returncode != 0
+    assert "heap-buffer-overflow" in done.stderr and "source.cu:4" in done.stderr
