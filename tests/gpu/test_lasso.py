@@ -262,3 +262,16 @@ def test_sparse_encode_path(gpu, options):
     there = sparse_encode_path(gpu.asarray(X), gpu.asarray(D), sparse_output=True, **options)
     for own, codes in zip(expected, there, strict=True):
         np.testing.assert_allclose(gpu.get(codes.toarray()), own, atol=1e-9)
+
+
+def test_a_path_in_pieces(gpu, monkeypatch):
+    """Signals that do not fit at once give the same codes."""
+    import sparseshare.coding.path as path
+
+    rng = np.random.default_rng(2)
+    X, D, alphas = rng.standard_normal((7, 12)), rng.standard_normal((30, 12)), [1.0, 0.3]
+    whole = sparse_encode_path(X, D, alphas, device="cuda")
+    monkeypatch.setattr(path, "rows_that_fit", lambda *_: 3)
+    np.testing.assert_allclose(sparse_encode_path(X, D, alphas, device="cuda"), whole, atol=1e-12)
+    there = sparse_encode_path(gpu.asarray(X), gpu.asarray(D), gpu.asarray(alphas))
+    np.testing.assert_allclose(gpu.get(there), whole, atol=1e-12)
