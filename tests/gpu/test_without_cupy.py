@@ -126,3 +126,10 @@ def test_mixed_arrays_are_refused(gpu, rng):
         sparse_encode(gpu.asarray(X), D, algorithm="lasso", alpha=0.1)
     with pytest.raises(RuntimeError, match="device='cpu' was asked for, but an array lives on a GPU"):
         sparse_encode(gpu.asarray(X), gpu.asarray(D), algorithm="lasso", alpha=0.1, device="cpu")
+
+
+def test_a_gpu_that_is_required_is_not_skipped():
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "--require-gpu", "tests/gpu/test_shim.py"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR and "--require-gpu: " in done.stderr + done.stdout
