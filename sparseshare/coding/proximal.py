@@ -35,16 +35,20 @@ def solve_each(problem, tile, tol, weights=None):
         Factors of the penalties of the tile's signals, on the device.
     """
     masked, max_iter = kernels_for(tile.device, "masked"), problem.max_iter
+    alphas = problem.penalties(tile.rows, tile.units)[:, None]
     if tile.missing is None:
-        gram, steps = problem.gram, problem.safe_step
+        gram, each = problem.gram, {"step": problem.safe_step}
     else:
-        gram, steps = None, masked.masked_steps(problem.atoms, tile.missing, problem.ridge)
+        gram = None
+        each, alphas = masked.observed(
+            tile.correlations, problem.atoms, tile.missing, problem.ridge, alphas, tile.exponents, tile.values
+        )
     if problem.algorithm not in ("ista", "fista"):
         max_iter *= masked.ITERATIONS
     kernels_for(tile.device, "proximal").fista_tile(
-        tile.correlations, tile.norms2, gram, problem.penalties(tile.rows, tile.units), steps, tol, max_iter,
-        problem.positive, tile.indices, tile.values, tile.counts, tile.gaps, tile.iterations, tile.status,
-        signals=tile.signals, atoms=problem.atoms, ridge=_ridge(problem), weights=weights, missing=tile.missing,
+        tile.correlations, tile.norms2, gram, alphas[:, 0].copy(), each.pop("step"), tol, max_iter, problem.positive,
+        tile.indices, tile.values, tile.counts, tile.gaps, tile.iterations, tile.status, signals=tile.signals,
+        atoms=problem.atoms, ridge=_ridge(problem), weights=weights, missing=tile.missing, **each,
     )  # fmt: skip
 
 

@@ -170,3 +170,18 @@ def test_bad_signals_and_masks(gpu):
             hide_missing(X_, gpu.asarray(missing) if where == "device" else missing)
     with pytest.raises(ValueError, match="mask must be 'nan' or a boolean array"):
         check_mask(gpu.asarray(missing[:2]), X.shape)
+
+
+@pytest.mark.parametrize(("algorithm", "dtype"), [("lasso_lars", np.float32), ("fista", np.float64)])
+def test_masks_that_leave_little_of_all_atoms(gpu, algorithm, dtype):
+    """Where a mask leaves 2**-60 of every atom, codes are those of a dictionary of that size."""
+    X, D, _ = masked(dtype=dtype, n_signals=2)
+    near = np.arange(X.shape[1]) < 10
+    missing = np.array([~near, near])
+    size = np.where(near, dtype(2.0**-60), dtype(1))
+    options = {"algorithm": algorithm, "mask": missing, "tol": 1e-5, "device": "cuda"}
+    plain = sparse_encode(X, D, alpha=0.2, **options)
+    codes = sparse_encode(X, D * size, alpha=np.array([0.2 * 2.0**-60, 0.2]), **options)
+    codes[0] *= dtype(2.0**-60)
+    np.testing.assert_allclose(codes, plain, atol=1e-2)
+    assert (gaps(X, D, codes, 0.2, missing) <= 1.3e-5).all()

@@ -3,7 +3,7 @@
 // Codes are dense rows z. Images h of codes (z D, or z G) are linear in them, so the image of the extrapolated point
 // y = z + momentum (z - before) is made of two images, and y itself is never stored: a step reads correlations, z and
 // what was before it, and writes the new codes over the latter. Numbers of a row (momentum, status ...) are found under
-// its number in the tile, rows[i], also after rows that are done have been left out.
+// its number in the tile, rows[i], also after rows that are done have been left out. Atoms count `scale` times a row.
 
 #define RUNNING 2        // status while a row is at work
 #define FROM_RESIDUAL 0  // `products` are correlations with the residual
@@ -12,8 +12,13 @@
 
 // Correlations with the residual at the point z + momentum (z - before).
 template <typename T, int FORM>
-__device__ __forceinline__ Pack<T> correlations_of(const T* products, const T* old, const T* q, const T momentum) {
+__device__ __forceinline__ Pack<T> correlations_of(const T* products, const T* old, const T* q, const T momentum,
+                                                   const T scale) {
   Pack<T> c = load_pack(products);
+  if (FORM != FROM_GRAM) {
+#pragma unroll
+    for (int u = 0; u < Pack<T>::size; ++u) c.item[u] *= scale;
+  }
   if (FORM == FROM_IMAGE) {
     const Pack<T> own = load_pack(q);
 #pragma unroll
@@ -79,26 +84,27 @@ __global__ void __launch_bounds__(256, 4) start(const T* __restrict__ Q, const T
 template <typename T>
 __global__ void __launch_bounds__(256, 4) residuals(const T* __restrict__ signals, const bool* __restrict__ missing,
                                                     const T* __restrict__ h, const T* __restrict__ before,
-                                                    const T* __restrict__ momentum, const int* __restrict__ rows,
-                                                    const bool extrapolated, const int n_rows, const int n_features,
-                                                    T* __restrict__ out) {
+                                                    const T* __restrict__ momentum, const T* __restrict__ scales,
+                                                    const int* __restrict__ rows, const bool extrapolated,
+                                                    const int n_rows, const int n_features, T* __restrict__ out) {
   const int lane = threadIdx.x % WARP, warps = blockDim.x / WARP;
   for (int i = blockIdx.x * warps + threadIdx.x / WARP; i < n_rows; i += gridDim.x * warps) {
     const long long own = (long long)i * n_features, row = (long long)rows[i] * n_features;
-    const T m = extrapolated ? momentum[rows[i]] : T(0);
+    const T m = extrapolated ? momentum[rows[i]] : T(0), scale = scales ? scales[rows[i]] : T(1);
     for (int n = lane; n < n_features; n += WARP) {
       T image = h[own + n];
       if (m != T(0)) image += m * (image - before[own + n]);
+      image *= scale;
       const T rest = signals ? signals[row + n] - image : -image;
       out[own + n] = missing && missing[row + n] ? T(0) : rest;
     }
   }
 }
 
-// One step from the extrapolated point, written over `before`; then the momentum for the next one, which is dropped where
-// it points uphill. With WIDE > 0, for up to 32 WIDE features, the image of the new codes is summed over their non-zeros
-// (into `next_image`) while they are at hand, and what is left of the signals at the next extrapolated point with it:
-// where codes are sparse that saves a product and a pass over them.
+// One step from the extrapolated point, written over `before`; then the momentum for the next one, which is dropped
+// where it points uphill. With WIDE > 0, for up to 32 WIDE features, the image of the new codes is summed over their
+// non-zeros (into `next_image`) while they are at hand, and what is left of the signals at the next extrapolated point
+// with it: where codes are sparse that saves a product and a pass over them.
 // instance: step<float, 0, 0> registers 80
 // instance: step<double, 0, 0> registers 80
 // instance: step<float, 1, 0> registers 80
@@ -114,7 +120,8 @@ __global__ void __launch_bounds__(256, 3) step(const T* __restrict__ products, c
                                                const T* __restrict__ Q, const T* __restrict__ z, T* before,
                                                const T* __restrict__ weights, const T* __restrict__ ridge,
                                                const T* __restrict__ alpha, const T* __restrict__ lengths,
-                                               const int* __restrict__ rows, const signed char* __restrict__ status,
+                                               const T* __restrict__ scales, const int* __restrict__ rows,
+                                               const signed char* __restrict__ status,
                                                const bool positive, const bool accelerated, const int n_rows,
                                                const int n_atoms, T* __restrict__ momentum, double* __restrict__ t_now,
                                                const T* __restrict__ atoms, const T* __restrict__ signals,
@@ -126,6 +133,7 @@ __global__ void __launch_bounds__(256, 3) step(const T* __restrict__ products, c
     if (status[row] != RUNNING) continue;
     const long long own = (long long)i * n_atoms, home = (long long)row * n_atoms;
     const T m = momentum[row], length = lengths[row], threshold = length * alpha[row];
+    const T scale = scales ? scales[row] : T(1);
     T uphill = T(0), h[WIDE ? WIDE : 1];
 #pragma unroll
     for (int j = 0; j < WIDE; ++j) h[j] = T(0);
@@ -136,7 +144,7 @@ __global__ void __launch_bounds__(256, 3) step(const T* __restrict__ products, c
       for (int u = 0; u < size; ++u) next.item[u] = T(0);
       if (k < n_atoms) {
         const Pack<T> here = load_pack(z + own + k);
-        const Pack<T> c = correlations_of<T, FORM>(products + own + k, old_products + own + k, Q + home + k, m);
+        const Pack<T> c = correlations_of<T, FORM>(products + own + k, old_products + own + k, Q + home + k, m, scale);
         Pack<T> y = here, level, quadratic;
         if (m != T(0)) {
           const Pack<T> old = load_pack(before + own + k);
@@ -148,7 +156,7 @@ __global__ void __launch_bounds__(256, 3) step(const T* __restrict__ products, c
 #pragma unroll
         for (int u = 0; u < size; ++u) {
           T slope = c.item[u];
-          if (ridge) slope -= quadratic.item[u] * y.item[u];
+          if (ridge) slope -= scale * scale * quadratic.item[u] * y.item[u];
           T value = y.item[u] + length * slope;
           if (positive && value < T(0)) value = T(0);
           value = soft_threshold(value, weights ? threshold * level.item[u] : threshold);
@@ -196,17 +204,18 @@ __global__ void __launch_bounds__(256, 3) step(const T* __restrict__ products, c
 }
 
 // Duality gaps of the codes; who is done, and leaves with its non-zeros in the order of the atoms.
-// instance: judge<float, 0> registers 64
-// instance: judge<double, 0> registers 64
-// instance: judge<float, 1> registers 64
-// instance: judge<double, 1> registers 64
-// instance: judge<float, 2> registers 64
-// instance: judge<double, 2> registers 64
+// instance: judge<float, 0> registers 80
+// instance: judge<double, 0> registers 80
+// instance: judge<float, 1> registers 80
+// instance: judge<double, 1> registers 80
+// instance: judge<float, 2> registers 80
+// instance: judge<double, 2> registers 80
 template <typename T, int FORM>
-__global__ void __launch_bounds__(256, 4) judge(const T* __restrict__ products, const T* __restrict__ Q,
+__global__ void __launch_bounds__(256, 3) judge(const T* __restrict__ products, const T* __restrict__ Q,
                                                 const T* __restrict__ z, const T* __restrict__ weights,
                                                 const T* __restrict__ ridge, const T* __restrict__ alpha,
                                                 const double* __restrict__ norms2, const T* __restrict__ floors,
+                                                const T* __restrict__ scales,
                                                 const int* __restrict__ rows, const double tol, const bool positive,
                                                 const int rounds, const bool last, const int idle, const int n_rows,
                                                 const int n_atoms, const int capacity, double* __restrict__ lowest,
@@ -219,16 +228,16 @@ __global__ void __launch_bounds__(256, 4) judge(const T* __restrict__ products, 
     const int row = rows[i];
     if (status[row] != RUNNING) continue;
     const long long own = (long long)i * n_atoms, home = (long long)row * n_atoms;
-    const T penalty = alpha[row];
+    const T penalty = alpha[row], scale = scales ? scales[row] : T(1);
     double fit = 0, size = 0, product = 0;
     T top = T(0), breach = T(0);
     int count = 0;
     for (int k = lane; k < n_atoms; k += WARP) {
       const T w = z[own + k], weight = weights ? weights[home + k] : T(1);
-      T g = products[own + k];
+      T g = FORM == FROM_GRAM ? products[own + k] : scale * products[own + k];
       if (FORM == FROM_IMAGE) g += Q[home + k];
       if (FORM == FROM_GRAM) g = Q[home + k] - g;
-      if (ridge) g -= ridge[k] * w;
+      if (ridge) g -= scale * scale * ridge[k] * w;
       T height = positive ? g : magnitude(g);
       if (weights) height = height / weight;
       top = height > top ? height : top;
@@ -248,9 +257,9 @@ __global__ void __launch_bounds__(256, 4) judge(const T* __restrict__ products, 
     breach = warp_max(breach);
     count = warp_sum(count);
     breach = top - penalty > breach ? top - penalty : breach;
-    const double scale = top <= penalty ? 1.0 : (double)penalty / (double)top;
-    const double residual2 = norms2[row] - fit, rest = penalty * size - scale * product;
-    const double gap = 0.5 * (1 - scale) * (1 - scale) * (residual2 > 0 ? residual2 : 0) + (rest > 0 ? rest : 0);
+    const double feasible = top <= penalty ? 1.0 : (double)penalty / (double)top;
+    const double residual2 = norms2[row] - fit, rest = penalty * size - feasible * product;
+    const double gap = 0.5 * (1 - feasible) * (1 - feasible) * (residual2 > 0 ? residual2 : 0) + (rest > 0 ? rest : 0);
     const bool lower = gap < lowest[row];
     const int since = lower ? rounds : lowest_at[row];
     __syncwarp();

@@ -45,13 +45,15 @@ def fista_tile(Q, norms2, G, alpha, step, tol, max_iter, positive, *codes, **for
         Factors of alpha.
     missing : (T, n) bool array or None
         Entries that do not count in the error; needs `atoms`. `Q` and `signals` have zeros there.
+    scales : (T,) array or None
+        Factors of all atoms, for each signal; `Q` has them already. Needs `atoms`, and `missing`.
     """
     _proximal_gradient(Q, norms2, G, alpha, step, tol, max_iter, positive, True, *codes, **forms)
 
 
 def _proximal_gradient(
     Q, norms2, G, alpha, step, tol, max_iter, positive, accelerated, indices, values, counts, gaps, iterations, status,
-    signals=None, atoms=None, ridge=None, weights=None, missing=None,
+    signals=None, atoms=None, ridge=None, weights=None, missing=None, scales=None,
 ):  # fmt: skip
     import cupy
 
@@ -87,7 +89,19 @@ def _proximal_gradient(
         if form == _GRAM:
             return image
         residuals(
-            _grid(n), (_THREADS,), signals, missing, image, old_image, momentum, rows, extrapolated, n, width, rest
+            _grid(n),
+            (_THREADS,),
+            signals,
+            missing,
+            image,
+            old_image,
+            momentum,
+            scales,
+            rows,
+            extrapolated,
+            n,
+            width,
+            rest,
         )
         cupy.matmul(rest, atoms.T, out=products)
         return products
@@ -100,7 +114,7 @@ def _proximal_gradient(
             ready = False
             running.fill(0)
             judge(
-                _grid(n), (_THREADS,), correlate(False), Q, z, weights, ridge, alpha, norms2, floors, rows, tol,
+                _grid(n), (_THREADS,), correlate(False), Q, z, weights, ridge, alpha, norms2, floors, scales, rows, tol,
                 positive, rounds, last, _IDLE, n, n_atoms, capacity, lowest, lowest_at, indices, values, counts, gaps,
                 iterations, status, running,
             )  # fmt: skip
@@ -128,8 +142,8 @@ def _proximal_gradient(
             correlate(True)
         kernel("proximal", "step", dtype, form, wide if sparse else 0)(
             _grid(n), (_THREADS,), image if form == _GRAM else products, old_image if form == _GRAM else None, Q, z,
-            before, weights, ridge, alpha, lengths, rows, status, positive, accelerated, n, n_atoms, momentum, t_now,
-            atoms, signals, image, width, old_image, rest,
+            before, weights, ridge, alpha, lengths, scales, rows, status, positive, accelerated, n, n_atoms, momentum,
+            t_now, atoms, signals, image, width, old_image, rest,
         )  # fmt: skip
         ready = sparse
         z, before = before, z
