@@ -1,5 +1,7 @@
 """Convolution, its adjoint and codes of problems on a GPU, against those of the CPU."""
 
+# Kernels: convolution, conv_fista, conv_pooling, spectra.
+
 import itertools
 import pickle
 

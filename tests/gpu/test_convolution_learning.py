@@ -1,5 +1,7 @@
 """Statistics of codes of shared atoms, updates of the atoms and the learner on a GPU, against the CPU."""
 
+# Kernels: conv_statistics, conv_pooling.
+
 import pickle
 
 import numpy as np
