@@ -14,6 +14,7 @@ from sparseshare.devices import (
     Movable,
     computing_on,
     device_of,
+    memory_errors,
     on_gpu,
     resolve_device,
     to_device,
@@ -260,7 +261,7 @@ class LearnedSparseCoder(
         self._check_parameters()
         X = self._check_signals(X, reset=True)
         device = self._device(X, fitted=False)
-        with computing_on(device):
+        with computing_on(device), memory_errors(device, "training unrolled steps"):
             return self._fit(X, y, device)
 
     def _fit(self, X, y, device):
