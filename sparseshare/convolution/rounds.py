@@ -22,6 +22,7 @@ from .problem import Solution
 _CHECK = 8  # rounds from one reading to the next; half as many
 _FEW = 50  # for so few iterations
 _MOST = 1024  # slots
+_GRID = 65_535  # signals of all slots, by which kernels number their blocks
 _MAX_ITER = 10_000
 
 
@@ -206,7 +207,8 @@ def slots_that_fit(problem):
     MemoryError
         If not even one.
     """
-    return rows_that_fit(device_of(problem.signal), bytes_a_slot(problem), problem.operator.bytes_of_atoms, _MOST)
+    most = max(1, min(_MOST, _GRID // len(problem.signal)))
+    return rows_that_fit(device_of(problem.signal), bytes_a_slot(problem), problem.operator.bytes_of_atoms, most)
 
 
 def bytes_a_slot(problem):

@@ -161,7 +161,7 @@ struct Entry {
   }
 };
 
-// Maps of one atom of one of the J signals (blockIdx.y) of a problem (blockIdx.z), in the grid where they have an inset.
+// Maps of one atom of one of the J signals (blockIdx.x) of a problem (blockIdx.z), in the grid where they have an inset.
 // sums (B, J K, blocks, 4): the largest |c| over its weight, |new - y|^2, <new - y, new - codes>, and the weighted norm.
 // instance: step<float> registers 56
 // instance: step<double> registers 80
@@ -177,12 +177,12 @@ __global__ void __launch_bounds__(256, 2) step(const double* __restrict__ state,
   const Inset in(inset);
   const T share = (T)own[SHARE], old = (T)own[OLD_SHARE], pull = (T)own[PULL], one = T(1);
   const T length = (T)(1.0 / own[CURVATURE]), level = (T)(alpha / own[CURVATURE]);
-  const long long map = ((long long)blockIdx.z * gridDim.y + blockIdx.y) * in.n_outer;
-  const T* own_weights = weights == nullptr ? nullptr : weights + (long long)(blockIdx.y % n_atoms) * weights_a_map;
+  const long long map = ((long long)blockIdx.z * gridDim.x + blockIdx.x) * in.n_outer;
+  const T* own_weights = weights == nullptr ? nullptr : weights + (long long)(blockIdx.x % n_atoms) * weights_a_map;
   T largest = T(0);
   double total[4] = {};
   if (phase != DONE)
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < in.n_inner; i += gridDim.x * blockDim.x) {
+    for (int i = blockIdx.y * blockDim.x + threadIdx.x; i < in.n_inner; i += gridDim.y * blockDim.x) {
       const long long at = map + in.place(i);
       const T weight = own_weights == nullptr ? one : own_weights[weights_a_map > 1 ? i : 0];
       if (phase == LOAD) {
@@ -211,7 +211,7 @@ __global__ void __launch_bounds__(256, 2) step(const double* __restrict__ state,
   block_sums<4>(total, parts, true);
   if (threadIdx.x == 0)
     for (int s = 0; s < 4; ++s)
-      sums[(((long long)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x) * 4 + s] = total[s];
+      sums[(((long long)blockIdx.z * gridDim.x + blockIdx.x) * gridDim.y + blockIdx.y) * 4 + s] = total[s];
 }
 
 // The least a at which |max(m - (1 - joint) a, 0)|_2 <= joint a for the magnitudes m, if it is above `least`.
@@ -242,7 +242,7 @@ __device__ __forceinline__ T epsilon_norm(const T* slopes, const long long strid
   return high;
 }
 
-// `step` where an l2 norm over the J signals is part of the penalty: blockIdx.y is the atom, sums (B, K, blocks, 4).
+// `step` where an l2 norm over the J signals is part of the penalty: blockIdx.x is the atom, sums (B, K, blocks, 4).
 // instance: joint_step<float> registers 128
 // instance: joint_step<double> registers 128
 template <typename T>
@@ -258,12 +258,13 @@ __global__ void __launch_bounds__(256, 2) joint_step(const double* __restrict__ 
   const Inset in(inset);
   const T share = (T)own[SHARE], old = (T)own[OLD_SHARE], pull = (T)own[PULL], one = T(1), together = (T)joint;
   const T length = (T)(1.0 / own[CURVATURE]), level = (T)(alpha / own[CURVATURE]);
-  const long long stride = gridDim.y * in.n_outer, map = (blockIdx.z * (long long)n_signals * gridDim.y + blockIdx.y) * in.n_outer;
-  const T* own_weights = weights == nullptr ? nullptr : weights + (long long)blockIdx.y * weights_a_map;
+  const long long stride = gridDim.x * in.n_outer;
+  const long long map = blockIdx.z * n_signals * stride + blockIdx.x * in.n_outer;
+  const T* own_weights = weights == nullptr ? nullptr : weights + (long long)blockIdx.x * weights_a_map;
   T largest = T(0);
   double total[4] = {};
   if (phase != DONE)
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < in.n_inner; i += gridDim.x * blockDim.x) {
+    for (int i = blockIdx.y * blockDim.x + threadIdx.x; i < in.n_inner; i += gridDim.y * blockDim.x) {
       const long long first = map + in.place(i);
       const T weight = own_weights == nullptr ? one : own_weights[weights_a_map > 1 ? i : 0];
       double l1 = 0, norm2 = 0;
@@ -315,7 +316,7 @@ __global__ void __launch_bounds__(256, 2) joint_step(const double* __restrict__ 
   block_sums<4>(total, parts, true);
   if (threadIdx.x == 0)
     for (int s = 0; s < 4; ++s)
-      sums[(((long long)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x) * 4 + s] = total[s];
+      sums[(((long long)blockIdx.z * gridDim.x + blockIdx.x) * gridDim.y + blockIdx.y) * 4 + s] = total[s];
 }
 
 // The largest dual value of the multiples of a residual up to alpha / needed.
@@ -416,7 +417,7 @@ __global__ void __launch_bounds__(256, 2) take(const double* __restrict__ state,
   const int b = problems[blockIdx.z];
   const T* from = (state[(long long)b * N_STATE + FROM_NEW] != 0 ? fresh : codes);
   const Inset in(inset);
-  from += ((long long)b * gridDim.y + blockIdx.y) * in.n_outer;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < in.n_inner; i += gridDim.x * blockDim.x)
-    out[((long long)blockIdx.z * gridDim.y + blockIdx.y) * in.n_inner + i] = from[in.place(i)];
+  from += ((long long)b * gridDim.x + blockIdx.x) * in.n_outer;
+  for (int i = blockIdx.y * blockDim.x + threadIdx.x; i < in.n_inner; i += gridDim.y * blockDim.x)
+    out[((long long)blockIdx.z * gridDim.x + blockIdx.x) * in.n_inner + i] = from[in.place(i)];
 }

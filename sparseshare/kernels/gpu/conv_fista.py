@@ -45,7 +45,7 @@ def step(state, slopes, weights, place, n_inner, alpha, joint, positive, codes, 
     """Maps that were decided upon, and new ones by a proximal step: maps (B, J, K, ...)."""
     n_problems, n_signals, n_atoms = codes.shape[:3]
     weights_a_map = 0 if weights is None else weights[0].size
-    grid = n_blocks(n_inner), n_atoms if joint else n_signals * n_atoms, n_problems
+    grid = n_atoms if joint else n_signals * n_atoms, n_blocks(n_inner), n_problems
     if joint:
         kernel("conv_fista", "joint_step", codes.dtype)(
             grid, (_THREADS,), state, slopes, weights, weights_a_map, place, n_signals, alpha, joint, positive, codes,
@@ -78,5 +78,5 @@ def take(state, problems, place, codes, fresh, out):
     """The maps of some problems, out (n, J, K, *positions)."""
     n_inner = prod(out.shape[3:])
     kernel("conv_fista", "take", out.dtype)(
-        (n_blocks(n_inner), prod(out.shape[1:3]), len(problems)), (_THREADS,), state, problems, place, codes, fresh, out
+        (prod(out.shape[1:3]), n_blocks(n_inner), len(problems)), (_THREADS,), state, problems, place, codes, fresh, out
     )
