@@ -174,6 +174,14 @@ def test_descent_does_not_depend_on_the_order_of_threads(gpu, rng, joint):
         assert found[1:] == codes[0][1:]
 
 
+def test_no_two_threads_of_descent_meet(gpu, rng):
+    _, there = problem(gpu, rng, np.float32, 2)
+    with gpu.races():
+        for joint in (0.0, 0.4):
+            start = gpu.asarray(np.zeros((2, 70), np.float32))
+            proximal_gradient(there, SparsePenalty(3.0, joint=joint), start, max_iter=2)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_descent_leaves_an_optimum_alone(gpu, rng, method):
     _, there = problem(gpu, rng, np.float64)
