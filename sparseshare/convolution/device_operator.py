@@ -35,8 +35,8 @@ class DeviceConvolution:
 
     Notes
     -----
-    Direct kernels take about 2 M N l operations either way for M atoms of l taps on N samples, transforms about
-    5 M N log2 N and 8 more passes over the maps: on a picture they draw at atoms of about 9 x 9.
+    By count: direct kernels take 2 M N l operations either way for M atoms of l taps on N samples, transforms about
+    5 M N log2 N and 10 more passes over the maps, so that on a picture they draw at atoms of about 9 x 9.
     """
 
     def __init__(self, atoms, geometry, direct=None):
