@@ -117,7 +117,7 @@ __device__ void project_and_step(T* row, T* atom, const int n_features, const in
         height = height_for_budget(row, n_features, lane, top, l1_budget, true);
         inverse = 1 / sqrt(cut_norm2(row, n_features, lane, top, height));
       }
-      __syncwarp();
+      __syncwarp();  // kept: other lanes have read the entries that each lane writes below
     }
   }
   const bool nothing = sphere && squares == 0;  // every point is equally near

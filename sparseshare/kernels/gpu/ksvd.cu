@@ -80,7 +80,7 @@ __device__ __forceinline__ void inner_products(const double* product, const doub
   inner = warp_sum(inner);
 }
 
-// The leading eigenvector of a symmetric positive matrix C (n, n), by power iteration from an atom; where two
+// The leading eigenvector of a symmetric positive matrix C (n, n), by power iteration from a unit atom; where two
 // eigenvalues are too close for it, C is squared again and again. `direction` (n + 1) receives it with the sign of the
 // atom, and a zero; `squared` (2, n, n) is scratch. One block of threads.
 // instance: leading_vector<float> registers 64
@@ -96,11 +96,6 @@ __global__ void leading_vector(const double* __restrict__ C, const T* __restrict
   const double* matrix = C;
   double squares, inner;
   for (int i = threadIdx.x; i < n; i += blockDim.x) vector[i] = (double)atom[i];
-  __syncthreads();
-  inner_products(vector, vector, n, lane, squares, inner);
-  const double norm = squares > 0 ? 1 / sqrt(squares) : 0.0;
-  __syncthreads();
-  for (int i = threadIdx.x; i < n; i += blockDim.x) vector[i] *= norm;
   __syncthreads();
   bool found = false;
   for (int round = 0; !found && round < max_iter + SQUARINGS; ++round) {
