@@ -78,10 +78,13 @@ def on_gpu(gpu):
 @pytest.fixture
 def use_form(on_gpu, monkeypatch):
     """Makes larger codes take one of the forms."""
+    from sparseshare.kernels.gpu import workspace
 
     def use(form):
         monkeypatch.setattr(on_gpu, "shared_memory", lambda: {"shared memory": 2**17}.get(form, 9 * 2**10))
         monkeypatch.setattr(on_gpu, "_MOST_THREADS", 0 if form == "scratch memory" else 512)
+        monkeypatch.setattr(on_gpu, "_LISTED_BLOCKS", 1)
+        monkeypatch.setattr(workspace, "_BLOCKS", 0)  # one block, which goes from signal to signal
 
     return use
 
@@ -147,6 +150,18 @@ def test_any_number_of_atoms(gpu, on_gpu, use_form, n_atoms, form, dtype):
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_more_atoms_than_a_warp_has_lanes(gpu, on_gpu, use_form, form):
+    use_form(form)
+    D = np.random.default_rng(0).standard_normal((50, 70))
+    X = np.random.default_rng(1).standard_normal((2, 70))
+    tile = Tile(X, D / np.linalg.norm(D, axis=1, keepdims=True), np.float64)
+    np.einsum("ii->i", tile.G)[:50] = 1
+    found, expected = pursue(on_gpu, tile, 45, gpu=gpu, stops=(36,)), pursue(on_cpu, tile, 45, stops=(36,))
+    assert_equal_codes(tile, found, expected)
+    np.testing.assert_allclose(found.path[:, 0, :36], expected.path[:, 0, :36], atol=1e-10)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_dependent_atoms_are_passed_over(gpu, on_gpu, use_form, form, dtype):
     """The second atom in line is a copy of the first but for rounding."""
     use_form(form)
@@ -206,6 +221,7 @@ def matching_on_gpu(gpu, request, monkeypatch):
 
     if request.param == "scratch memory":
         monkeypatch.setattr(workspace, "shared_memory", lambda: 0)
+        monkeypatch.setattr(workspace, "_BLOCKS", 0)
     return matching
 
 
@@ -240,8 +256,11 @@ def test_matching_in_any_order_of_threads(gpu, matching_on_gpu, order, kernel, o
         np.testing.assert_array_equal(a, b)
 
 
-def masked(tile, missing, n_nonzero, max_error=-1.0, gpu=None, stops=(), power=0):
-    """Codes for the observed entries of the signals of a tile; atoms times 2**power."""
+def masked(tile, missing, n_nonzero, max_error=-1.0, gpu=None, stops=(), power=0, raised=0):
+    """Codes for the observed entries of the signals of a tile; atoms times 2**power.
+
+    Correlations with the last `raised` atoms are larger than any signal has.
+    """
     from sparseshare.kernels.dispatch import kernels_for
 
     n, dtype = len(tile.X), tile.Q.dtype
@@ -251,8 +270,10 @@ def masked(tile, missing, n_nonzero, max_error=-1.0, gpu=None, stops=(), power=0
     seen = np.where(missing, 0, tile.X)
     counts = np.broadcast_to(n_nonzero, n).astype(np.int64)
     out = Results(n, max(int(counts.max()), 1), len(stops), dtype)
+    Q = aligned(seen @ atoms.T)
+    Q[:, len(tile.D) - raised : len(tile.D)] *= 1.001
     given = (
-        aligned(seen @ atoms.T), np.sum(seen.astype(float) ** 2, axis=1), atoms, aligned(atoms.T.copy()), missing,
+        Q, np.sum(seen.astype(float) ** 2, axis=1), atoms, aligned(atoms.T.copy()), missing,
         counts, np.broadcast_to(max_error, n).astype(float),
     )  # fmt: skip
     results = [put(a) for a in out.all]
@@ -285,8 +306,22 @@ def test_masked_signals(gpu, name, power, dtype):
             np.testing.assert_allclose(own, other, atol=level)
 
 
+def test_dependent_atoms_of_masked_signals_are_passed_over(gpu, dtype):
+    D = np.linalg.qr(np.random.default_rng(0).standard_normal((40, 40)))[0][:20]
+    tile = Tile(np.random.default_rng(1).standard_normal((3, 40)), np.concatenate([D, D]), dtype)
+    missing = np.zeros(tile.X.shape, bool)
+    missing[:, 35:] = True
+    found, expected = (masked(tile, missing, 20, -1.0, where, raised=20) for where in (gpu, None))
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    np.testing.assert_array_equal(found.status, expected.status)
+    np.testing.assert_allclose(dense(tile, found), dense(tile, expected), atol=200 * TOL[dtype])
+
+
 @pytest.mark.parametrize("order", [*ORDERS, "races"])
-def test_masked_signals_in_any_order_of_threads(gpu, order):
+def test_masked_signals_in_any_order_of_threads(gpu, order, monkeypatch):
+    from sparseshare.kernels.gpu import workspace
+
+    monkeypatch.setattr(workspace, "_BLOCKS", 0)
     tile = tile_of("wide", np.float64, 9)
     missing = np.random.default_rng(1).random(tile.X.shape) < 0.4
     first = masked(tile, missing, 5, -1.0, gpu)

@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(32 * SIGNALS, 16 / SIGNALS)
         unit = boost;
         for (int f = lane; f < n_features; f += WARP) factors[f * SIGNALS + warp] *= boost;
       }
-      repeat = __syncthreads_or(lost);
+      repeat = __syncthreads_or(lost);  // kept: a vote
     }
     const T least = faint * largest;
     for (int k = lane; k < n_atoms; k += WARP) {
@@ -199,7 +199,6 @@ __global__ void __launch_bounds__(32 * SIGNALS, 16 / SIGNALS)
             y[capacity + m] = pivot;
             chosen[m] = j;
           }
-          __syncwarp();
           rest -= (double)value * (double)value;
           ++m;
           accepted = true;

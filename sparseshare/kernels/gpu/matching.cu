@@ -168,7 +168,6 @@ __device__ __forceinline__ void append(const Chosen<T>& chosen, const int m, con
     row[b] = -scale * sum;
   }
   if (lane == 0) row[m] = scale;
-  __syncwarp();
 }
 
 // Take atom d out of F: rotate its column into the last row, which then leaves.
@@ -178,7 +177,7 @@ __device__ __forceinline__ void remove(const Chosen<T>& chosen, const int m, con
   for (int c = d; c < m - 1; ++c) {
     T *row = chosen.inverse + c * chosen.stride, *below = row + chosen.stride;
     const T a = row[d], b = below[d], square = a * a + b * b;
-    __syncwarp();
+    __syncwarp();  // kept: all lanes have read row[d] before one of them changes it
     if (square > T(0)) {
       const T inverse = rsqrt(square), cosine = b * inverse, sine = a * inverse;
       for (int k = lane; k <= c + 1; k += WARP) {
@@ -247,7 +246,6 @@ __device__ __forceinline__ int settle(const Chosen<T>& chosen, int m, const T* _
         chosen.atoms[a] = atom;
         chosen.coef[a] = coef;
       }
-      __syncwarp();
     }
     remove(chosen, m, drop);
     --m;

@@ -169,6 +169,9 @@ __device__ __forceinline__ int choose_atom(const int m, Atoms<T, PER_THREAD, ROW
           pivot2 -= r * r;
         }
       }
+#pragma unroll
+      for (int a = 1; a < ROWS + SIZE; ++a)  // what else is in the last of the packs below
+        if (!BEYOND && a > m && a < (m + SIZE - 1) / SIZE * SIZE) factor[a] = T(0);
       for (int a = ROWS; a < m; ++a) {
         const T r = shared.rows[(a - ROWS) * n_atoms + j] * unit;
         factor[a] = r;
@@ -258,7 +261,7 @@ __device__ __forceinline__ int choose_atom(const int m, Atoms<T, PER_THREAD, ROW
 // instance: pursue<float, 8, 8, 0> registers 128
 // instance: pursue<float, 8, 6, 1> registers 128
 // instance: pursue<double, 4, 6, 0> registers 128
-// instance: pursue<double, 4, 5, 1> registers 128
+// instance: pursue<double, 4, 4, 1> registers 128
 template <typename T, int PER_THREAD, int ROWS, int LEAST_SQUARES>
 __global__ void __launch_bounds__(512)
     pursue(const T* __restrict__ correlations, const double* __restrict__ norms2, const T* __restrict__ gram,

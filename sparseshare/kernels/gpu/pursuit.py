@@ -8,12 +8,13 @@ memory. Who is on a list is known on the device alone.
 import numpy as np
 
 from .module import kernel
-from .workspace import blocks_of_scratch, multiprocessors, shared_memory
+from .workspace import blocks_of_scratch, shared_memory
 
-_ROWS = {4: (8, 6), 8: (6, 5)}  # orthogonalised Gram rows in registers, without and with distances beside them
+_ROWS = {4: (8, 6), 8: (6, 4)}  # orthogonalised Gram rows in registers, without and with distances beside them
 _FIRST_ROOM = 10  # atoms a code in the first launch
 _ATOMS = {4: 8, 8: 4}  # of a thread, by the bytes of an item
 _MOST_THREADS = 512
+_LISTED_BLOCKS = 2048  # for signals on a list, whose number only the device knows
 _THREADS_AGAIN = 256
 
 
@@ -54,7 +55,7 @@ def _pursue(
         left, n_left = None, None
         if room < capacity:
             left, n_left = cupy.empty(n_signals, np.int32), cupy.zeros(1, np.int32)
-        blocks = n_signals if listed is None else min(n_signals, 16 * multiprocessors())
+        blocks = n_signals if listed is None else min(n_signals, _LISTED_BLOCKS)
         kernel("pursuit", "pursue", dtype, _ATOMS[dtype.itemsize], rows, least_squares)(
             (blocks,), (threads,), *problem, room, listed, n_listed, left, n_left, *codes,
             shared=_bytes(room, n_atoms, dtype.itemsize, rows),

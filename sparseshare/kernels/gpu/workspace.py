@@ -7,11 +7,6 @@ _SCRATCH = 2**28  # bytes of scratch memory for all blocks of a launch, unless o
 _BLOCKS = 4  # for each multiprocessor, where blocks go from one signal to the next
 
 
-def multiprocessors():
-    """Number of multiprocessors of the current device."""
-    return _attributes(_current())["MultiProcessorCount"]
-
-
 def shared_memory():
     """Bytes of dynamic shared memory that a block may have on the current device."""
     return _attributes(_current())["MaxSharedMemoryPerBlockOptin"] - _STATIC
@@ -19,7 +14,7 @@ def shared_memory():
 
 def blocks_of_scratch(n_signals, bytes_a_block):
     """Blocks that share the signals out among them, each with scratch memory of its own."""
-    return max(min(n_signals, _BLOCKS * multiprocessors(), _SCRATCH // bytes_a_block), 1)
+    return max(min(n_signals, _BLOCKS * _attributes(_current())["MultiProcessorCount"], _SCRATCH // bytes_a_block), 1)
 
 
 def block_memory(n_signals, n_bytes, dtype):
