@@ -109,6 +109,12 @@ def _launch(family, name, template, device):
     return Launch(family, name, words)
 
 
+def _expected(c_type, argument):
+    """What is passed for an argument: a scalar's class or an array's dtype, whether it is an array, the name."""
+    scalar = _DTYPES[c_type]
+    return np.dtype(scalar) if argument.pointer else scalar, argument.pointer, argument.name
+
+
 class Launch:
     """One instance of a kernel, compiled for one device."""
 
@@ -122,8 +128,7 @@ class Launch:
         signature = signatures(family)[name]
         types = dict(zip(signature.template, words, strict=True))
         self.arguments = [
-            (_DTYPES[types.get(argument.type, argument.type)], argument.pointer, argument.name)
-            for argument in signature.arguments
+            _expected(types.get(argument.type, argument.type), argument) for argument in signature.arguments
         ]
         module = cupy.RawModule(code=source(family), options=OPTIONS, name_expressions=(self.expression,))
         self._function = module.get_function(self.expression)
@@ -148,6 +153,6 @@ class Launch:
             return np.uint64(0)
         if not isinstance(value, self._array) or value.dtype != dtype or not value.flags.c_contiguous:
             given = f"{type(value).__name__} of dtype {getattr(value, 'dtype', None)}"
-            raise TypeError(f"{self.expression}: {name} must be a C-contiguous device array of {dtype.__name__}, "
+            raise TypeError(f"{self.expression}: {name} must be a C-contiguous device array of {dtype}, "
                             f"got a {given}")  # fmt: skip
         return value
