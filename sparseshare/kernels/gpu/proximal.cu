@@ -286,7 +286,6 @@ __global__ void __launch_bounds__(256, 3) judge(const T* __restrict__ products, 
       }
       written += __popc(there);
     }
-    __syncwarp();
     if (lane == 0) {
       counts[row] = written < capacity ? written : capacity;
       gaps[row] = written <= capacity ? gap : 1e300;

@@ -173,7 +173,6 @@ __device__ __forceinline__ int least_squares(const T* q, const T* __restrict__ G
       for (int j = 0; j < kept; ++j) {  // forward substitution
         const T here = x[j] / factor[j * capacity + j];
         square += here * here;
-        __syncwarp();
         for (int b = j + 1 + lane; b < kept; b += WARP) x[b] -= factor[b * capacity + j] * here;
         if (lane == 0) factor[kept * capacity + j] = here;
         __syncwarp();
@@ -216,7 +215,7 @@ __device__ __forceinline__ int least_squares(const T* q, const T* __restrict__ G
         }
       }
     }
-    __syncwarp();
+    __syncwarp();  // kept: the values that some step would make negative have been read
     for (int a = lane; a < m; a += WARP) coef[a] = drop == m ? x[a] : coef[a] + t * (x[a] - coef[a]);
     __syncwarp();
     if (drop == m) return m;
@@ -227,7 +226,7 @@ __device__ __forceinline__ int least_squares(const T* q, const T* __restrict__ G
       }
     }
     --m;
-    __syncwarp();
+    __syncwarp();  // kept: one lane has moved the atoms up
   }
 }
 
@@ -311,6 +310,5 @@ __global__ void __launch_bounds__(128, 4) iht(const T* __restrict__ Q, const dou
       iterations[i] = rounds;
       status[i] = outcome;
     }
-    __syncthreads();
   }
 }
