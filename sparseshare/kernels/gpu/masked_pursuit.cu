@@ -207,7 +207,7 @@ __global__ void __launch_bounds__(32 * SIGNALS, 16 / SIGNALS)
         }
         again = true;  // it depends on the chosen atoms, so its correlation is rounding
         if (lane == 0) g[j] = T(0);
-        __syncwarp();
+        __syncwarp();  // kept: all lanes look at all correlations again
       }
       if (lane == 0) news[warp] = accepted ? value : T(0);
     }
@@ -222,6 +222,5 @@ __global__ void __launch_bounds__(32 * SIGNALS, 16 / SIGNALS)
         residuals[i] = rest > 0 ? rest : 0;
       }
     }
-    __syncthreads();
   }
 }

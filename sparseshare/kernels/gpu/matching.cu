@@ -125,7 +125,6 @@ __global__ void __launch_bounds__(256, 4)
         status[i] = (signed char)outcome;
       }
     }
-    __syncthreads();
   }
 }
 
@@ -385,6 +384,5 @@ __global__ void __launch_bounds__(256, 2)
         status[i] = (signed char)outcome;
       }
     }
-    __syncthreads();
   }
 }

@@ -505,6 +505,5 @@ __global__ void __launch_bounds__(256, 1)
       residuals[i] = rest > 0 ? rest : 0;
       status[i] = (signed char)outcome;
     }
-    __syncthreads();
   }
 }
