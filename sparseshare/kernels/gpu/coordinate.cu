@@ -347,6 +347,7 @@ __global__ void __launch_bounds__(WARP, 16) plain(
       else if (waits)
         outcome = CRAWLS;
       if (outcome >= 0) break;
+      __syncwarp(FULL);
       const T quiet = now.quiet(penalty, top, floor, tol, norms2[i]);
       const int allowed = min(PATIENCE, max_iter - sweeps);
       bool moved = true;
@@ -355,23 +356,24 @@ __global__ void __launch_bounds__(WARP, 16) plain(
         moved = false;
         for (int start = 0; start < K; start += WARP) {
           const int k = min(start + lane, K - 1);
-          const T scale = diagonal[k];
+          const bool inside = start + lane < K;  // a lane reads what is its own: none waits for another
+          const T scale = inside ? diagonal[k] : T(0);
           unsigned passed = 0;
           for (;;) {
-            const T scaled = w[k] * scale, step = way(h[k], scaled, penalty, positive);
-            const bool moves = start + lane < K && scale > T(0) && magnitude(step) > quiet && !((passed >> lane) & 1u);
+            const T old = inside ? w[k] : T(0), scaled = old * scale;
+            const T step = way(inside ? h[k] : T(0), scaled, penalty, positive);
+            const bool moves = scale > T(0) && magnitude(step) > quiet && !((passed >> lane) & 1u);
             const unsigned mask = __ballot_sync(FULL, moves);
             if (!mask) break;
             const int first = __ffs(mask) - 1;
             passed |= (2u << first) - 1u;
             const T after = (scaled + step) / scale;
-            const T change = __shfl_sync(FULL, after - w[k], first);
+            const T change = __shfl_sync(FULL, after - old, first);
             if (lane == first) w[k] = after;
             const T* const row = G + (long long)(start + first) * K;
 #pragma unroll 4
             for (int b = lane; b < K; b += WARP) h[b] -= change * row[b];
             moved = true;
-            __syncwarp(FULL);
           }
         }
       }
