@@ -42,7 +42,6 @@ class _Step(NamedTuple):
     """A batch that has been learned from, until its numbers are read."""
 
     X: object
-    codes: object
     residuals: object
     before: object  # the dictionary
     numbers: object  # loss, length of the update, longest time unused, largest cosine
@@ -132,20 +131,27 @@ class OnlineUpdate:
         return encode(X, problem, n_jobs=self.n_jobs, device=self.device, keep=True).values
 
     def _learn(self, X, codes):
-        dictionary, statistics, size = self.dictionary, self.statistics, len(X)
-        before = dictionary.copy()
-        residuals = squared_residuals(X, codes, dictionary)
+        residuals, size = squared_residuals(X, codes, self.dictionary), len(X)
         loss = (0.5 * residuals.sum() + self._penalty(codes.data)) / size
-        statistics.forget(forgetting_factor(self.n_steps, size))
-        statistics.add(X, codes, weight=1 / size, n_jobs=self.n_jobs)
+        self.statistics.forget(forgetting_factor(self.n_steps, size))
+        self.statistics.add(X, codes, weight=1 / size, n_jobs=self.n_jobs)
+        return self._move(X, residuals, loss, size, codes.indices)
+
+    def _move(self, X, residuals, loss, size, used):
+        """The dictionary's part of a step, once the batch of `size` signals is in the statistics.
+
+        `X` and `residuals` are those of signals that may become atoms, `used` are the atoms that the batch uses.
+        """
+        dictionary = self.dictionary
+        before = dictionary.copy()
         if self.dict_update == "mod":
-            optimal_directions(dictionary, statistics, self.constraint)
+            optimal_directions(dictionary, self.statistics, self.constraint)
         else:
-            sweep_atoms(dictionary, statistics, self.constraint)
+            sweep_atoms(dictionary, self.statistics, self.constraint)
         longest = cosine = 0.0
         if self.replace:
             self.unused_for += size
-            self.unused_for[codes.indices] = 0
+            self.unused_for[used] = 0
             longest = self.unused_for.max()
             self.signals_until_check -= size
             if self.signals_until_check <= 0:  # the cosines of all pairs cost as much as a sweep
@@ -153,7 +159,7 @@ class OnlineUpdate:
                 cosine = largest_cosine(dictionary)
         self.n_steps += 1
         numbers = _Numbers(loss, _length(dictionary - before), longest, cosine)
-        return _Step(X, codes, residuals, before, numbers)
+        return _Step(X, residuals, before, numbers)
 
     def _penalty(self, values):
         if self.alpha == 0:
