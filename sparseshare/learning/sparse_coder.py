@@ -65,7 +65,8 @@ class SparseCoder(StreamLearner):
     sparse_output : bool, default=False
         Make `transform` return a csr_array.
     device : str, default="auto"
-        "auto" and "cpu" compute on the CPU.
+        "auto" computes where the signals live, CuPy arrays on their GPU, and leaves codes and atoms there. "cuda" and
+        "cuda:N" move NumPy arrays over in pieces and give NumPy back; "cpu".
     fit_algorithm : str, default="lasso_lars"
         Solver of the codes while learning, as in `MiniBatchDictionaryLearning`.
     max_iter : int, default=100
@@ -103,6 +104,9 @@ class SparseCoder(StreamLearner):
         stopping see `set_callbacks`.
     verbose : bool or int, default=False
         Print a line an epoch of learning.
+    checkpoint : str, path, Checkpoint or None, default=None
+        File that `fit` writes its state to every minute, or as often as a `sparseshare.checkpoints.Checkpoint` says.
+        A fit that was killed goes on from it, with the same data and parameters, and ends with the same bits.
 
     Attributes
     ----------
@@ -185,6 +189,7 @@ class SparseCoder(StreamLearner):
         random_state=None,
         callback=None,
         verbose=False,
+        checkpoint=None,
     ):
         self.dictionary = dictionary
         self.n_components = n_components
@@ -220,6 +225,7 @@ class SparseCoder(StreamLearner):
         self.random_state = random_state
         self.callback = callback
         self.verbose = verbose
+        self.checkpoint = checkpoint
 
     @with_callbacks
     def fit(self, X, y=None):
