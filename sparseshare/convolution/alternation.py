@@ -1,6 +1,7 @@
 """Codes for the atoms, then atoms for the codes: the turns of convolutional dictionary learning."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -83,7 +84,7 @@ class Alternation:
         self.statistics, quadratic = self._count(signals, maps, encoder, objective)
         self.atoms = update_atoms(self.atoms, quadratic, self.form)
         self.objective = quadratic.value(self.atoms) + self.statistics.penalty
-        self._exchange_atoms(to_host(self.statistics.usage) == 0, signals, maps)
+        self._exchange_atoms(to_host(self.statistics.usage) == 0, partial(self.worst_coded, signals, maps))
         self.n_steps += 1
         return self.objective
 
@@ -101,18 +102,47 @@ class Alternation:
         float
             The objective of the batch for the atoms before, summed over its signals.
         """
+        maps, statistics, objective = self.summarized(batch)
+        self.learn_from(statistics, forgetting, partial(self.worst_coded, batch, maps))
+        return objective
+
+    def summarized(self, batch):
+        """Codes of a batch for the present atoms.
+
+        Parameters
+        ----------
+        batch : ConvSignals
+
+        Returns
+        -------
+        maps : list of SparseMaps
+        statistics : ConvStatistics
+        objective : float
+            Summed over the signals.
+        """
         encoder = self._encoder(_ONCE, batch)
         solutions = encoder.encode(batch, self.alpha, masks=batch.masks, sparse=True)
         maps = [solution.maps for solution in solutions]
         objective = sum(solution.objective for solution in solutions)
+        return maps, self._count(batch, maps, encoder, objective)[0], objective
+
+    def learn_from(self, statistics, forgetting, worst_coded):
+        """Learn from what is known of a batch.
+
+        Parameters
+        ----------
+        statistics : ConvStatistics
+        forgetting : float
+        worst_coded : callable
+            `worst_coded(count)` is the `WorstCoded` of the batch for the atoms of that moment; asked if atoms died.
+        """
         self.statistics.forget(forgetting)
         used_before = to_host(self.statistics.usage).copy()
-        self.statistics += self._count(batch, maps, encoder, objective)[0]
+        self.statistics += statistics
         self.atoms = update_atoms(self.atoms, AtomObjective(self.statistics), self.form)
         self.unused_for = np.where(to_host(self.statistics.usage) > used_before, 0, self.unused_for + 1)
-        self._exchange_atoms(self.unused_for >= _PATIENCE, batch, maps)
+        self._exchange_atoms(self.unused_for >= _PATIENCE, worst_coded)
         self.n_steps += 1
-        return objective
 
     def _encoder(self, iterations, signals):
         solver, most = self.options.solver, self.options.max_iter
@@ -159,12 +189,33 @@ class Alternation:
         statistics.penalty = objective - quadratic.value(self.atoms)
         return statistics, quadratic
 
-    def _exchange_atoms(self, dead, signals, maps):
+    def _exchange_atoms(self, dead, worst_coded):
         dead = np.flatnonzero(dead)
         dead = dead[dead >= self.form.n_fixed]
         if not self.exchange or len(dead) == 0:
             return
-        worst = WorstCoded(self.form.support, len(dead))
+        worst = worst_coded(len(dead))
+        self.atoms = self.atoms.copy()
+        replaced = replace_atoms(self.atoms, dead, worst, self.form)
+        self.unused_for[replaced] = 0
+        for atom in replaced.tolist():
+            self.statistics.drop(atom)
+
+    def worst_coded(self, signals, maps, count):
+        """What the present atoms, with codes that were found, reproduce worst.
+
+        Parameters
+        ----------
+        signals : ConvSignals
+        maps : list of SparseMaps
+        count : int
+            Patches to keep.
+
+        Returns
+        -------
+        WorstCoded
+        """
+        worst = WorstCoded(self.form.support, count)
         encoder, masks = Encoder(self.atoms, self.options, self.n_jobs), signals.masks
         for number, coded in enumerate(maps):
             signal = signals[number]
@@ -172,11 +223,7 @@ class Alternation:
             if masks is not None:
                 residual *= masks[number]
             worst.look_at(residual, 0.5 * inner(signal, signal))
-        self.atoms = self.atoms.copy()
-        replaced = replace_atoms(self.atoms, dead, worst, self.form)
-        self.unused_for[replaced] = 0
-        for atom in replaced.tolist():
-            self.statistics.drop(atom)
+        return worst
 
     def _no_statistics(self):
         n_components, n_channels, *support = self.atoms.shape

@@ -63,6 +63,22 @@ class WorstCoded:
                 around = zip(corner, self.support, strict=True)
                 sums[tuple(slice(max(at - length + 1, 0), at + length) for at, length in around)] = -1
 
+    def merge(self, other):
+        """The patches that hold most energy among those of both, of equal ones our own first.
+
+        Parameters
+        ----------
+        other : WorstCoded
+            Of other residuals, with the same `support` and `count`.
+
+        Returns
+        -------
+        WorstCoded
+        """
+        both = WorstCoded(self.support, self.count)
+        both._kept = sorted(self._kept + other._kept, key=lambda entry: -entry[0])[: self.count]
+        return both
+
 
 def replace_atoms(atoms, dead, worst, form):
     """Put patches in the place of dead atoms, in place.
