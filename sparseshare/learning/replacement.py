@@ -111,10 +111,14 @@ def replace_atoms(dictionary, statistics, dead, duplicates, X, residuals, constr
     return replaced
 
 
+def n_candidates(count):
+    """How many of the worst coded signals may be looked at for the places of so many atoms."""
+    return 4 * count + 16
+
+
 def _worst_coded(dictionary, count, X, residuals, constraint):
     """Up to `count` atoms made of the signals with the largest residual, unlike each other and unlike the rest."""
-    n_candidates = min(len(residuals), 4 * count + 16)
-    order = array_module(residuals).argsort(-residuals, kind="stable")[:n_candidates]
+    order = array_module(residuals).argsort(-residuals, kind="stable")[: n_candidates(count)]
     residuals, order = to_host(residuals[order]), to_host(order)
     signals = to_host(dense_rows(X, order, dictionary.dtype))
     energies = np.einsum("ij,ij->i", signals, signals, dtype=np.float64)

@@ -5,7 +5,7 @@ and objectives need no signals once these are summed, and sums of batches, of wo
 (Mairal, Bach, Ponce and Sapiro 2010, section 3.2).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import numpy as np
@@ -117,6 +117,21 @@ class Statistics:
         """
         return Statistics(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
+    def weighted(self, weight):
+        """The same signals as if each had been added with a weight.
+
+        Parameters
+        ----------
+        weight : float
+
+        Returns
+        -------
+        Statistics
+            New; the usage, which is never weighted, is shared.
+        """
+        names = "A", "B", "l1", "squared_norm", "n_seen"
+        return replace(self, **{name: weight * getattr(self, name) for name in names})
+
     def forget(self, factor):
         """Let the signals seen so far count `factor` times as much, in place.
 
@@ -185,8 +200,21 @@ class Statistics:
         -------
         float
         """
-        penalty = alpha * (l1_ratio * self.l1.sum() + 0.5 * (1 - l1_ratio) * self.A.trace())
-        return 0.5 * self.squared_error(dictionary) + float(penalty)
+        return 0.5 * self.squared_error(dictionary) + self.penalty(alpha, l1_ratio)
+
+    def penalty(self, alpha, l1_ratio=1.0):
+        """alpha * l1_ratio * |W|_1 + 0.5 * alpha * (1 - l1_ratio) * |W|^2, summed over the signals.
+
+        Parameters
+        ----------
+        alpha : float
+        l1_ratio : float, default=1.0
+
+        Returns
+        -------
+        float
+        """
+        return float(alpha * (l1_ratio * self.l1.sum() + 0.5 * (1 - l1_ratio) * self.A.trace()))
 
 
 def partial_statistics(X, codes, *, n_jobs=None):
