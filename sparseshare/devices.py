@@ -245,8 +245,8 @@ def memory_errors(device, what):
         yield
     except cupy.cuda.memory.OutOfMemoryError as error:
         raise MemoryError(
-            f"{device} is out of memory for {what}: {error}. {free_memory(device) / 2**20:.0f} MB are free there: give "
-            "less at once, use float32, or device='cpu'"
+            f"{device} is out of memory for {what}: {error}. At most {free_memory(device) / 2**20:.0f} MB more fit "
+            "there: give less at once, use float32, or device='cpu'"
         ) from error
 
 
