@@ -213,6 +213,19 @@ class EpochReports:
                 type(self.estimator).__name__, self.epoch, self.estimator.max_iter, loss,
                 time.perf_counter() - self.started,
             )  # fmt: skip
+        return self._tell(loss)
+
+    def again(self, losses, dictionary):
+        """Tell callbacks, which a resumed fit finds as new, of the epochs before; True if one asks to stop."""
+        self.dictionary = dictionary
+        stop = False
+        for loss in losses:
+            self.begin()
+            self.epoch += 1
+            stop = self._tell(loss)
+        return stop
+
+    def _tell(self, loss):
         return bool(
             self.task.call_on_fit_task_end(
                 **self.state, metadata={"loss": loss}, reconstruction_attributes=self._attributes

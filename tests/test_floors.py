@@ -26,7 +26,20 @@ FLOORS = {
     "kernels/dispatch": 2,
     "foundation": 1,
 }
-FOUNDATION = {"validation", "version", "devices", "threads", "callbacks", "metrics", "datasets", "staging"}
+FOUNDATION = {
+    "validation",
+    "version",
+    "devices",
+    "threads",
+    "callbacks",
+    "metrics",
+    "datasets",
+    "staging",
+    "checkpoints",
+    "sources",
+    "mapping",
+    "progress",
+}
 # Where a heavy library may be imported, and whether only inside functions.
 LIBRARIES = {
     "numba": [("kernels/cpu", False)],

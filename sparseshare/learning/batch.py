@@ -51,6 +51,26 @@ class Alternation:
         return to_device(codes if len(self.pieces.slices) == 1 else codes[rows], self.device)
 
     @property
+    def state(self):
+        """All that going on needs, as arrays and numbers."""
+        return dict(
+            dictionary=self.dictionary,
+            codes=self._codes,
+            edges=self.pieces.edges,
+            exchanges_left=self.exchanges_left,
+            restarted=self.restarted,
+        )
+
+    def restore(self, state):
+        """Go on from a `state`."""
+        self.dictionary[...] = to_device(state["dictionary"], self.device)
+        self.exchanges_left, self.restarted = state["exchanges_left"], state["restarted"]
+        self.pieces.cut(state["edges"])
+        if state["codes"][0] is not None:
+            codes = joined_rows(state["codes"])
+            self._codes = [self._piece(codes, rows) for rows in self.pieces.slices]
+
+    @property
     def codes(self):
         """Codes of all signals."""
         return joined_rows(self._codes)
@@ -176,6 +196,9 @@ class DictionaryLearning(DictionaryLearner):
     device : str, default="auto"
         "auto" follows X: NumPy arrays are learned from on the CPU, CuPy arrays on their GPU. "cuda" and "cuda:N" send
         NumPy arrays to a GPU in pieces, and what is learned comes back as NumPy; "cpu".
+    checkpoint : str, path, Checkpoint or None, default=None
+        File that `fit` writes its state to every minute, or as often as a `sparseshare.checkpoints.Checkpoint` says.
+        A fit that was killed goes on from it, with the same data and parameters, and ends with the same bits.
 
     Attributes
     ----------
@@ -254,6 +277,7 @@ class DictionaryLearning(DictionaryLearner):
         warm_start=False,
         sparse_output=False,
         device="auto",
+        checkpoint=None,
     ):
         self.n_components = n_components
         self.alpha = alpha
@@ -286,6 +310,7 @@ class DictionaryLearning(DictionaryLearner):
         self.warm_start = warm_start
         self.sparse_output = sparse_output
         self.device = device
+        self.checkpoint = checkpoint
 
     @with_callbacks
     def fit(self, X, y=None):
@@ -306,13 +331,14 @@ class DictionaryLearning(DictionaryLearner):
         X, dtype = self._check_training_signals(X)
         device = self._device(X, fitted=self.warm_start)
         with computing_on(device), memory_errors(device, f"learning from {X.shape[0]} signals at once"):
+            checkpoint, saved = self._begin_checkpoints(X)
             dictionary = self._first_dictionary(X, constraint, dtype, device)
             codes = self._first_codes(X.shape[0], len(dictionary), dtype)
             options = coding_options(**self._fitting_problem())
             alternation = Alternation(
                 X, dictionary, options, constraint, self.dict_update, self.replace_atoms, codes, self.n_jobs
             )
-            self._iterate(alternation, X, y)
+            self._iterate(alternation, X, y, checkpoint, saved)
         return self
 
     def _first_codes(self, n_samples, n_components, dtype):

@@ -134,6 +134,11 @@ class Pieces:
         """The rows of each piece."""
         return [slice(first, last) for first, last in pairwise(self.edges)]
 
+    def cut(self, edges):
+        """Cut into the pieces of an earlier fit where they fit: sums over pieces depend on them to the last bit."""
+        if self.device != "cpu" and edges[1] <= self.edges[1]:
+            self.edges, self._n_rows = list(edges), edges[1]
+
     def __iter__(self):
         """Pairs of a slice and the signals, on a GPU dense."""
         if self.device == "cpu":

@@ -5,7 +5,16 @@ import numpy as np
 from sparseshare.callbacks import with_callbacks
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
-from sparseshare.devices import array_module, computing_on, csr_of, device_of, memory_errors, module_of, to_host
+from sparseshare.devices import (
+    array_module,
+    computing_on,
+    csr_of,
+    device_of,
+    memory_errors,
+    module_of,
+    to_device,
+    to_host,
+)
 from sparseshare.kernels.dispatch import kernels_for
 from sparseshare.optimization.constraints import AtomConstraint
 
@@ -42,6 +51,16 @@ class AtomByAtom:
         self.pieces = Pieces(X, dictionary.dtype, self.device, len(dictionary))
         self.exchanges_left = 2 * len(dictionary)
         self.restarted = False
+
+    @property
+    def state(self):
+        """All that going on needs, as arrays and numbers: codes are made anew in every turn."""
+        return dict(dictionary=self.dictionary, exchanges_left=self.exchanges_left, restarted=self.restarted)
+
+    def restore(self, state):
+        """Go on from a `state`."""
+        self.dictionary[...] = to_device(state["dictionary"], self.device)
+        self.exchanges_left, self.restarted = state["exchanges_left"], state["restarted"]
 
     def step(self):
         """One turn; half the squared error after it, summed over the signals."""
@@ -186,6 +205,9 @@ class KSVD(DictionaryLearner):
     device : str, default="auto"
         "auto" follows X: NumPy arrays are learned from on the CPU, CuPy arrays on their GPU. "cuda" and "cuda:N" send
         NumPy arrays to a GPU in pieces, and what is learned comes back as NumPy; "cpu".
+    checkpoint : str, path, Checkpoint or None, default=None
+        File that `fit` writes its state to every minute, or as often as a `sparseshare.checkpoints.Checkpoint` says.
+        A fit that was killed goes on from it, with the same data and parameters, and ends with the same bits.
 
     Attributes
     ----------
@@ -260,6 +282,7 @@ class KSVD(DictionaryLearner):
         verbose=False,
         random_state=None,
         device="auto",
+        checkpoint=None,
     ):
         self.n_components = n_components
         self.n_nonzero_coefs = n_nonzero_coefs
@@ -287,6 +310,7 @@ class KSVD(DictionaryLearner):
         self.verbose = verbose
         self.random_state = random_state
         self.device = device
+        self.checkpoint = checkpoint
 
     @with_callbacks
     def fit(self, X, y=None):
@@ -306,9 +330,10 @@ class KSVD(DictionaryLearner):
         X, dtype = self._check_training_signals(X)
         device = self._device(X, fitted=self.warm_start)
         with computing_on(device), memory_errors(device, f"the residuals of {X.shape[0]} signals"):
+            checkpoint, saved = self._begin_checkpoints(X)
             dictionary = self._first_dictionary(X, self._constraint(), dtype, device)
             options = coding_options(**self._fitting_problem())
             exact = self.dict_update == "exact"
             alternation = AtomByAtom(X, dictionary, options, exact, self.replace_atoms, self.n_jobs)
-            self._iterate(alternation, X, y, patience=3)
+            self._iterate(alternation, X, y, checkpoint, saved, patience=3)
         return self

@@ -7,6 +7,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from sparseshare.callbacks import CallbackSupportMixin, EpochReports
+from sparseshare.checkpoints import begin_checkpoints, check_checkpoint
 from sparseshare.devices import array_module, device_of, on_gpu, to_device
 from sparseshare.optimization.constraints import AtomConstraint
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
@@ -27,8 +28,8 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
 
     Subclasses name the updates they know in `_dict_updates` and have the parameters `n_components`, `alpha`,
     `max_iter`, `tol`, `fit_algorithm`, `n_nonzero_coefs`, `max_error`, `dict_init`, `dict_update`, `positive_dict`,
-    `zero_mean_dict`, `atom_norm`, `atom_l1_budget`, `replace_atoms`, `warm_start`, `random_state`, `callback` and
-    `verbose` beside those of `SparseTransformer`.
+    `zero_mean_dict`, `atom_norm`, `atom_l1_budget`, `replace_atoms`, `warm_start`, `random_state`, `callback`,
+    `verbose` and `checkpoint` beside those of `SparseTransformer`.
     """
 
     _dict_updates = ("bcd", "mod")
@@ -55,6 +56,7 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
             check_bool(name, getattr(self, name), of=of)
         if self.callback is not None and not callable(self.callback):
             raise ValueError(f"The 'callback' parameter of {of} must be a callable or None, got {self.callback!r}")
+        check_checkpoint(self.checkpoint, of=of)
 
     def _check_training_signals(self, X):
         """As `_check_signals`, and finite: initialisation reads signals before the first coding does."""
@@ -89,6 +91,10 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
             l1_budget=self.atom_l1_budget,
         )
 
+    def _begin_checkpoints(self, X):
+        """The checkpoint that a fit writes, and the state that it goes on from."""
+        return begin_checkpoints(self, X=X, components_=vars(self).get("components_") if self.warm_start else None)
+
     def _first_dictionary(self, X, constraint, dtype, device, random_state=None):
         """The dictionary that a fit starts from: a copy of its own, feasible if it is going to be changed."""
         if self.warm_start and hasattr(self, "components_"):
@@ -104,39 +110,49 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
         dictionary = initial_dictionary(X, self.n_components, self.dict_init, constraint, random_state, dtype)
         return to_device(constraint.project(dictionary) if self.max_iter > 0 else dictionary, device)
 
-    def _iterate(self, alternation, X, y, patience=1):
+    def _iterate(self, alternation, X, y, checkpoint, saved, patience=1):
         """Steps of an alternation until the objective stops falling; sets what a batch learner reports.
 
         Converged means that for `patience` iterations the objective has not fallen by `tol` times its value below the
         lowest so far. An iteration that exchanged atoms in use starts the comparison afresh.
         """
-        home, errors, converged, decrease = device_of(X), [], False, np.inf
-        lowest, waited = np.inf, 0
+        home = device_of(X)
+        progress = dict(errors=[], lowest=np.inf, decrease=np.inf, waited=0, converged=False, finished=False)
+        if saved is not None:
+            progress = saved["progress"]
+            alternation.restore(saved["alternation"])
+        errors = progress["errors"]
         with single_threaded_blas, EpochReports(self, X, y) as reports:
-            for iteration in range(self.max_iter):
+            before = [error / X.shape[0] for error in errors]
+            stop = reports.again(before, to_device(alternation.dictionary, home)) or progress["finished"]
+            while not stop and len(errors) < self.max_iter:
                 reports.begin()
                 error = alternation.step()
                 errors.append(error)
-                decrease = lowest - error
-                waited = 0 if decrease > self.tol * error else waited + 1
-                lowest = error if alternation.restarted else min(lowest, error)
+                decrease = progress["lowest"] - error
+                waited = 0 if decrease > self.tol * error else progress["waited"] + 1
                 converged = self.tol > 0 and waited >= patience and not alternation.restarted
-                if self.callback is not None and iteration % 5 == 0:
+                lowest = error if alternation.restarted else min(progress["lowest"], error)
+                progress.update(lowest=lowest, decrease=decrease, waited=waited, converged=converged)
+                if self.callback is not None and (len(errors) - 1) % 5 == 0:
                     self.callback(
                         dict(
-                            ii=iteration,
+                            ii=len(errors) - 1,
                             dictionary=to_device(alternation.dictionary, home),
                             code=to_device(alternation.codes, home),
                             errors=errors,
                             current_cost=error,
                         )  # fmt: skip
                     )
-                if reports.end(error / X.shape[0], to_device(alternation.dictionary, home)) or converged:
-                    break
-        if self.tol > 0 and not converged and len(errors) == self.max_iter > 1 and decrease > _STILL_FALLING * error:
+                stop = reports.end(error / X.shape[0], to_device(alternation.dictionary, home)) or converged
+                if not stop and checkpoint.due():
+                    checkpoint.save(dict(progress=progress, alternation=alternation.state))
+        decrease, converged = progress["decrease"], progress["converged"]
+        was_last = len(errors) == self.max_iter > 1
+        if self.tol > 0 and not converged and was_last and decrease > _STILL_FALLING * errors[-1]:
             warnings.warn(
                 f"{type(self).__name__} stopped after max_iter={self.max_iter} iterations, the last of which still "
-                f"lowered the objective by {decrease / error:.1%}: raise max_iter or tol",
+                f"lowered the objective by {decrease / errors[-1]:.1%}: raise max_iter or tol",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -145,3 +161,6 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
         self.loss_curve_ = [error / X.shape[0] for error in errors]
         self.n_iter_ = len(errors)
         self.converged_ = converged
+        if not progress["finished"]:
+            progress["finished"] = True
+            checkpoint.save(dict(progress=progress, alternation=alternation.state, finished=True))

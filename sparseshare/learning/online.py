@@ -88,6 +88,9 @@ class MiniBatchDictionaryLearning(StreamLearner):
     device : str, default="auto"
         "auto" follows X: NumPy arrays are learned from on the CPU, CuPy arrays on their GPU. "cuda" and "cuda:N" send
         NumPy arrays to a GPU batch by batch, and what is learned comes back as NumPy; "cpu".
+    checkpoint : str, path, Checkpoint or None, default=None
+        File that `fit` writes its state to every minute, or as often as a `sparseshare.checkpoints.Checkpoint` says.
+        A fit that was killed goes on from it, with the same data and parameters, and ends with the same bits.
 
     Attributes
     ----------
@@ -169,6 +172,7 @@ class MiniBatchDictionaryLearning(StreamLearner):
         warm_start=False,
         sparse_output=False,
         device="auto",
+        checkpoint=None,
     ):
         self.n_components = n_components
         self.alpha = alpha
@@ -203,6 +207,7 @@ class MiniBatchDictionaryLearning(StreamLearner):
         self.warm_start = warm_start
         self.sparse_output = sparse_output
         self.device = device
+        self.checkpoint = checkpoint
 
     @with_callbacks
     def fit(self, X, y=None):

@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from sparseshare.callbacks import EpochReports
+from sparseshare.checkpoints import random_bits, resumed_random_state
 from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
 from sparseshare.devices import (
@@ -262,6 +263,42 @@ class SmoothedLoss:
         return self.converged
 
 
+class _Epochs:
+    """How far a fit has come: what the dictionary, its statistics and the signals do not tell.
+
+    Parameters
+    ----------
+    first_step : int
+        Batches before the fit.
+    stopping : SmoothedLoss
+    """
+
+    def __init__(self, first_step, stopping):
+        self.first_step, self.stopping = first_step, stopping
+        self.losses, self.finished = [], False  # the mean loss of every epoch
+        self.batches, self.total, self.seen = 0, 0.0, 0  # of the epoch that is under way
+        self.random_state = None  # before its order was drawn
+
+    def count(self, size, loss):
+        """A batch has been learned from."""
+        self.batches, self.total, self.seen = self.batches + 1, self.total + loss * size, self.seen + size
+
+    def end(self):
+        """An epoch has been gone through."""
+        self.losses.append(self.total / self.seen)
+        self.batches, self.total, self.seen = 0, 0.0, 0
+
+    def so_far(self, update):
+        """A state to go on from, with the dictionary and the memory of an `OnlineUpdate`."""
+        epochs = dict(vars(self), stopping=vars(self.stopping))
+        return dict(dictionary=update.dictionary, memory=update.memory, epochs=epochs)
+
+    def restore(self, state):
+        """Go on from the part "epochs" of such a state."""
+        vars(self.stopping).update(state["stopping"])
+        vars(self).update(state, stopping=self.stopping)
+
+
 class StreamLearner(DictionaryLearner):
     """A learner that goes through its signals batch by batch.
 
@@ -273,42 +310,59 @@ class StreamLearner(DictionaryLearner):
         self._check_learning_parameters()
         constraint = self._constraint()
         X, dtype = self._check_training_signals(X)
-        n_samples, home = X.shape[0], device_of(X)
+        home = device_of(X)
         random_state = check_random_state(self.random_state)
         resuming = self.warm_start and hasattr(self, "components_")
         device = self._device(X, fitted=resuming)
+        checkpoint, saved = self._begin_checkpoints(X)
         with computing_on(device):
-            dictionary = self._first_dictionary(X, constraint, dtype, device, random_state)
-            update = self._update(dictionary, constraint, self._memory if resuming else None)
-            stopping = SmoothedLoss(self.tol, self.max_no_improvement, n_samples)
+            if saved is None:
+                dictionary = self._first_dictionary(X, constraint, dtype, device, random_state)
+                memory = self._memory if resuming else None
+            else:
+                dictionary, memory = to_device(saved["dictionary"], device), saved["memory"]
+                random_state = resumed_random_state(random_state, saved["epochs"]["random_state"])
+            update = self._update(dictionary, constraint, memory)
+            epochs = _Epochs(update.n_steps, SmoothedLoss(self.tol, self.max_no_improvement, X.shape[0]))
+            if saved is not None:
+                epochs.restore(saved["epochs"])
             with single_threaded_blas, EpochReports(self, X, y) as reports:
-                losses = self._epochs(X, update, stopping, reports, random_state)
+                self._go_through(X, update, epochs, reports, random_state, checkpoint)
             self._keep(update, home)
-        self.loss_curve_ = losses
-        self.n_iter_ = len(losses)
-        self.converged_ = stopping.converged
+        self.loss_curve_ = epochs.losses
+        self.n_iter_ = len(epochs.losses)
+        self.converged_ = epochs.stopping.converged
+        if saved is None or not saved.get("finished"):
+            checkpoint.save(dict(epochs.so_far(update), finished=True))
 
-    def _epochs(self, X, update, stopping, reports, random_state):
-        """The mean loss of every epoch."""
+    def _go_through(self, X, update, epochs, reports, random_state, checkpoint):
+        """Epochs from where they stand."""
         dictionary, device, home = update.dictionary, update.device, device_of(X)
-        losses, first_step = [], update.n_steps
+        stopping = epochs.stopping
         late = device != "cpu" and self.callback is None  # a callback is given the dictionary after its own step
-        for _ in range(self.max_iter):
+        stop = reports.again(epochs.losses, to_device(dictionary, home)) or epochs.finished
+        while not stop and len(epochs.losses) < self.max_iter:
             reports.begin()
-            total, seen = 0.0, 0
-            parts = batches(X, self._parts(X.shape[0], random_state), dictionary.dtype, device, self.n_jobs)
+            epochs.random_state = random_bits(random_state)
+            rows = self._parts(X.shape[0], random_state)
+            parts = batches(X, rows[epochs.batches :], dictionary.dtype, device, self.n_jobs)
             with closing(parts), closing(update.steps(parts, late)) as steps:
                 for size, loss, change in steps:
-                    total, seen = total + loss * size, seen + size
-                    if stopping.has_converged(update.n_steps - first_step, size, loss, change):
+                    epochs.count(size, loss)
+                    if stopping.has_converged(update.n_steps - epochs.first_step, size, loss, change):
                         break
                     if self.callback is not None:
                         shown = to_device(dictionary, home)
                         self.callback(dict(i=update.n_steps - 1, dictionary=shown, batch_cost=loss))
-            losses.append(total / seen)
-            if reports.end(losses[-1], to_device(dictionary, home)) or stopping.converged:
-                break
-        return losses
+                    if epochs.batches < len(rows) and checkpoint.due():
+                        checkpoint.save(epochs.so_far(update))
+            epochs.end()
+            stop = reports.end(epochs.losses[-1], to_device(dictionary, home)) or stopping.converged
+            if not stop and checkpoint.due():
+                epochs.random_state = random_bits(random_state)
+                checkpoint.save(epochs.so_far(update))
+        epochs.random_state = random_bits(random_state)
+        epochs.finished = True
 
     def _learn_more(self, X):
         """One step with X as the batch; the first one makes the first dictionary."""
