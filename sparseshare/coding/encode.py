@@ -7,11 +7,13 @@ from scipy.sparse import csr_array, issparse
 from sklearn.exceptions import ConvergenceWarning
 
 from sparseshare.devices import resolve_device, to_host
+from sparseshare.sources import Source, check_source, rows_of
 from sparseshare.validation import check_bool, check_dictionary, check_signals
 
 from .forms import encode_form
 from .masks import check_mask
 from .problem import Problem, check_array_beside
+from .streams import encode_source
 
 
 def encode(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=False, device="cpu", keep=False):
@@ -19,8 +21,8 @@ def encode(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=Fal
 
     Parameters
     ----------
-    X : array or csr_array of shape (n_samples, n_features)
-        As `check_signals` returns it; read tile by tile.
+    X : array, csr_array or Source of shape (n_samples, n_features)
+        As `check_signals` or `check_source` returns it; read tile by tile.
     problem : Problem
     init : csr_array of shape (n_samples, n_components), default=None
         Codes to start from, for the solvers of the lasso.
@@ -42,6 +44,8 @@ def encode(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=Fal
     Codes
         `values` is a CuPy array or csr_matrix if X lives on a GPU.
     """
+    if isinstance(X, Source):
+        return encode_source(X, problem, init=init, n_jobs=n_jobs, mask=mask, cov=cov, dense=dense, device=device)
     problem.check_samples(X.shape[0])
     mask = check_mask(mask, X.shape)
     cov = None if mask is not None else cov
@@ -83,9 +87,10 @@ def sparse_encode(
 
     Parameters
     ----------
-    X : array-like, sparse array or memory map of shape (n_samples, n_features)
-        Signals, one a row. float32 and float64 are computed in as they are, all else in float64. Sparse and
-        memory-mapped arrays are read tile by tile.
+    X : array-like, sparse array or source of rows of shape (n_samples, n_features)
+        Signals, one a row. float32 and float64 are computed in as they are, all else in float64. Sparse arrays are
+        read tile by tile; memory maps, zarr arrays, HDF5 data sets and iterables of blocks (arrays or sparse arrays
+        of some rows each) block by block.
     dictionary : array-like of shape (n_components, n_features)
         Atoms, one a row, of any norm.
     gram : array-like of shape (n_components, n_components), default=None
@@ -193,7 +198,8 @@ def sparse_encode(
         to_host, (dictionary, gram, cov, init, mask, alpha, weights, max_error, max_l1_norm, n_nonzero_coefs)
     )
     dictionary = check_dictionary(dictionary)
-    X, dtype = check_signals(X, dictionary.shape[1])
+    X = rows_of(X)
+    X, dtype = (check_source if isinstance(X, Source) else check_signals)(X, dictionary.shape[1])
     problem = Problem(
         check_dictionary(dictionary, dtype),
         algorithm=algorithm,

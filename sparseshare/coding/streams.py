@@ -1,0 +1,257 @@
+"""Codes of rows that are read piece by piece: block after block, and each block's codes to where they are wanted."""
+
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import issparse
+
+from sparseshare.devices import to_host
+from sparseshare.mapping import mapped_file
+from sparseshare.progress import RowProgress
+from sparseshare.sources import BlockError, as_source, check_block, fingerprint, rows_a_block, stacked
+
+from .codes import Codes
+from .forms import encode_form
+from .masks import check_mask, mask_of_rows
+from .saved import CodeWriter, open_codes
+from .tiles import RowsInOrder
+
+
+class StreamedCodes:
+    """Codes of the blocks of a source, and at the end what `encode` says of signals, for those that missed the goal.
+
+    Parameters
+    ----------
+    source : Source
+    problem : Problem
+    n_jobs : int or None, default=None
+    device : str, default="cpu"
+    dense : bool, default=False
+    init, mask, cov : as of `encode`
+        Cut along with the signals.
+    verbose : int, default=0
+        Above 0, lines say how far it is.
+    n_rows : int or None, default=None
+        Signals of a block; None is what `rows_a_block` says.
+    first : int, default=0
+        The first signal that is asked for.
+
+    Raises
+    ------
+    BlockError
+        If signals cannot be coded; the message names their block.
+    """
+
+    def __init__(
+        self, source, problem, *, n_jobs=None, device="cpu", dense=False, init=None, mask=None, cov=None, verbose=0,
+        n_rows=None, first=0,
+    ):  # fmt: skip
+        self.source, self.problem, self.n_jobs, self.device, self.dense = source, problem, n_jobs, device, dense
+        self.init, self.mask, self.cov, self.verbose = init, mask, cov, verbose
+        self.n_rows = rows_a_block(source.shape[1], source.dtype) if n_rows is None else n_rows
+        self.first = first
+        self._unsolved, self._n_signals = [], 0
+
+    def __iter__(self):
+        """Pairs of a block and its codes."""
+        progress = RowProgress(self.problem.owner, self.source.shape[0], self.verbose, done=self.first)
+        # Checks of the solvers find NaN on their own.
+        for block in self.source.blocks(
+            self.n_rows, self.first, finite=self.source.in_order_only and self.mask is None
+        ):
+            codes = self._encode(block)
+            if not codes.converged.all():
+                self._unsolved.append(codes.gap[~codes.converged])
+            self._n_signals += len(codes.gap)
+            yield block, codes
+            progress.add(block.rows.shape[0])
+        progress.end()
+
+    def verdict(self):
+        """Codes without values, of as many signals as have been gone through: how good those are that missed."""
+        gaps = np.concatenate([np.zeros(0), *self._unsolved])
+        gap, converged = np.zeros(self._n_signals), np.ones(self._n_signals, bool)
+        gap[: len(gaps)], converged[: len(gaps)] = gaps, False
+        return Codes(None, gap, None, converged)
+
+    def _encode(self, block):
+        rows = slice(block.first, block.first + block.rows.shape[0])
+        problem = self.problem
+        if any(np.ndim(getattr(problem, name)) for name in ("alpha", "counts", "max_error", "max_l1_norm", "weights")):
+            weights = problem.weights[rows] if np.ndim(problem.weights) == 2 else None
+            problem = problem.restricted(weights=weights, rows=rows)
+        try:
+            problem.check_samples(block.rows.shape[0])
+            return encode_form(
+                block.rows,
+                problem,
+                init=None if self.init is None else self.init[rows],
+                n_jobs=self.n_jobs,
+                mask=check_mask(mask_of_rows(self.mask, rows), block.rows.shape),
+                cov=None if self.cov is None or self.mask is not None else self.cov[:, rows],
+                dense=self.dense,
+                device=self.device,
+            )
+        except BlockError:
+            raise
+        except ValueError as error:
+            where = f"block {block.number} (rows {rows.start} to {rows.stop - 1}) of {self.source.name}"
+            if self.mask is None:
+                check_block(block.rows, where, block.first, block.number)
+            raise BlockError(f"{where}, counted from its first row: {error}", block.number, rows) from error
+
+
+def encode_source(source, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=False, device="cpu"):
+    """Codes of a source, all of them in memory; the signals are not.
+
+    Parameters
+    ----------
+    source, problem, init, n_jobs, mask, cov, dense, device
+        As of `StreamedCodes`.
+
+    Returns
+    -------
+    Codes
+    """
+    if source.shape[0] is not None:
+        problem.check_samples(source.shape[0])
+        mask = check_mask(mask, source.shape)
+    stream = StreamedCodes(source, problem, n_jobs=n_jobs, device=device, dense=dense, init=init, mask=mask, cov=cov)
+    collected, parts = None, []
+    for block, codes in stream:
+        if collected is None:
+            collected = _Collected(source.shape[0], problem, dense, codes.values)
+        collected.put(block, codes.values)
+        parts.append(codes[1:])
+    return Codes(collected.values(), *(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+class _Collected:
+    """Codes of all blocks as one array; where it is not known how many will come, parts until the end.
+
+    Parameters
+    ----------
+    n_samples : int or None
+    problem : Problem
+    dense : bool
+    first : array or csr_array
+        The codes of the first block.
+    """
+
+    def __init__(self, n_samples, problem, dense, first):
+        self._dense, self._parts, self._values, self._packed = dense, [], None, None
+        if n_samples is None:
+            return
+        if dense:
+            self._values = np.empty((n_samples, problem.n_components), problem.dtype)
+        else:
+            self._packed = RowsInOrder(n_samples, problem.n_components, problem.dtype, first.nnz)
+
+    def put(self, block, values):
+        if self._packed is not None:
+            self._packed.put(block.number, np.diff(values.indptr).astype(np.int64), values.indices, values.data)
+        elif self._values is not None:
+            self._values[block.first : block.first + len(values)] = values
+        else:
+            self._parts.append(values)
+
+    def values(self):
+        if self._packed is not None:
+            return self._packed.csr()
+        return stacked(self._parts) if self._values is None else self._values
+
+
+def write_codes(X, problem, out, *, columns, finish, n_jobs=None, device="cpu", verbose=0):
+    """Codes of signals to where they are wanted, block by block.
+
+    Parameters
+    ----------
+    X : Source, or signals as `check_signals` returns them
+    problem : Problem
+    out : array to be written to, or path of a folder
+        Arrays have a shape, a dtype and take rows: ``out[rows] = codes``.
+    columns : int
+        Of what `finish` makes.
+    finish : callable
+        Makes of the codes of a block, CSR, what is written.
+    n_jobs, device, verbose : as of `StreamedCodes`
+
+    Returns
+    -------
+    codes : object
+        `out` itself, or `SavedCodes` of the folder.
+    verdict : Codes
+        As `StreamedCodes.verdict` gives it.
+
+    Raises
+    ------
+    ValueError
+        If `out` does not suit.
+    BlockError
+        If a block of signals is bad: the codes of those before it stay where they are.
+    """
+    source = as_source(X)
+    options = dict(n_jobs=n_jobs, device=device, verbose=verbose)
+    if isinstance(out, str | Path):
+        return _to_folder(source, problem, Path(out), columns, finish, options)
+    _check_out(out, source, columns)
+    stream, file, rows = StreamedCodes(source, problem, **options), mapped_file(out), slice(0, 0)
+    for block, codes in stream:
+        rows = slice(block.first, block.first + block.rows.shape[0])
+        if rows.stop > out.shape[0]:
+            raise ValueError(
+                f"out has {out.shape[0]} rows, X has more: row {out.shape[0]} is in block {block.number}. The codes of "
+                f"rows 0 to {rows.start - 1} have been written"
+            )
+        values = to_host(finish(codes.values))
+        out[rows] = values.toarray() if issparse(values) else values
+        if file is not None:
+            file.release()
+    if rows.stop != out.shape[0]:
+        raise ValueError(f"out has {out.shape[0]} rows, X has {rows.stop}: their codes have been written")
+    if hasattr(out, "flush"):
+        out.flush()
+    return out, stream.verdict()
+
+
+def _to_folder(source, problem, folder, columns, finish, options):
+    n_rows = rows_a_block(source.shape[1], source.dtype)
+    sample = source.sample()
+    made_from = dict(
+        problem=_description(problem), signals=fingerprint(to_host(sample)), shape=f"{source.shape} {source.dtype}"
+    )
+    writer = CodeWriter(folder, columns, problem.dtype, n_rows, made_from)
+    stream = StreamedCodes(source, problem, **options, n_rows=n_rows, first=writer.n_written * n_rows)
+    if not writer.complete:
+        for _, codes in stream:
+            writer.write(to_host(finish(codes.values)))
+        writer.finish()
+    return open_codes(folder), stream.verdict()
+
+
+def _description(problem):
+    """Digest of a dictionary and of what is asked for."""
+    options = {
+        name: value
+        for name, value in vars(problem).items()
+        if isinstance(value, bool | int | float | str | np.generic) and not name.startswith("_")
+    }
+    return f"{fingerprint(problem.dictionary)} {sorted(options.items())}"
+
+
+def _check_out(out, source, columns):
+    missing = [name for name in ("shape", "dtype", "__setitem__") if not hasattr(out, name)]
+    if missing:
+        raise ValueError(
+            "out must be the path of a folder, or an array with a shape and a dtype to whose rows codes can be written "
+            f"(a memory map, zarr, HDF5), got {type(out).__name__} without {', '.join(missing)}"
+        )
+    n_samples = source.shape[0]
+    if len(out.shape) != 2 or out.shape[1] != columns or n_samples not in (None, out.shape[0]):
+        rows = "n_samples" if n_samples is None else n_samples
+        raise ValueError(f"out must have the shape ({rows}, {columns}), got {tuple(out.shape)}")
+    if np.dtype(out.dtype).kind != "f":
+        raise ValueError(f"out must hold floating-point numbers, got dtype {out.dtype}")
+    flags = getattr(out, "flags", None)
+    if isinstance(out, np.ndarray) and not flags.writeable:
+        raise ValueError("out is read-only: open it for writing (mode='r+' or 'w+')")
