@@ -308,12 +308,13 @@ def _data_in_words(X):
         return repr(X)
     if isinstance(X, list | tuple):
         shapes = _digest([repr([(str(one.dtype), tuple(one.shape)) for one in X]).encode()])
-        rows = [row for number in _spread(len(X)) for row in _some_rows(X[number])]
+        rows = [row for number in sampled(len(X)) for row in _some_rows(X[number])]
         return f"{len(X)} arrays of shapes with digest {shapes}, entries with digest {_digest(rows)}"
     return f"{X.dtype} of shape {tuple(X.shape)}, rows with digest {_digest(_some_rows(X))}"
 
 
-def _spread(n):
+def sampled(n):
+    """Numbers of the rows of a data set of `n` that a fingerprint looks at: a list of int."""
     return np.unique(np.linspace(0, n - 1, min(n, _SAMPLED)).astype(int)).tolist() if n else []
 
 
@@ -321,7 +322,7 @@ def _some_rows(X):
     """Rows from all over an array, the first and the last among them; none of what cannot be indexed."""
     if not hasattr(X, "__getitem__"):
         return []
-    rows = _spread(X.shape[0])
+    rows = sampled(X.shape[0])
     if on_gpu(X):
         return [to_host(X[array_module(X).asarray(rows)])]
     return [X[row : row + 1] for row in rows]

@@ -5,10 +5,11 @@ from functools import partial
 
 import numpy as np
 
-from sparseshare.devices import array_module, device_of, moved, to_host
+from sparseshare.devices import array_module, device_of, moved, to_device, to_host
 from sparseshare.optimization.reductions import inner
 
 from .encoder import Encoder, choose_solver
+from .maps import packed, unpacked
 from .replacement import WorstCoded, replace_atoms
 from .statistics import ConvStatistics, complete
 from .updates import AtomObjective, update_atoms
@@ -57,13 +58,36 @@ class Alternation:
             self.statistics = self._no_statistics()
             self.unused_for, self.n_steps = np.zeros(len(atoms)), 0
         else:
-            self.statistics = ConvStatistics(**moved(memory["statistics"], device_of(atoms)))
-            self.unused_for, self.n_steps = to_host(memory["unused_for"]), memory["n_steps"]
+            self._remember(memory)
 
     @property
     def memory(self):
         """All that going on with batches needs beside the atoms, as arrays and numbers."""
         return dict(statistics=vars(self.statistics), unused_for=self.unused_for, n_steps=self.n_steps)
+
+    @property
+    def state(self):
+        """All that going on with the same signals needs, as arrays and numbers."""
+        return dict(
+            atoms=self.atoms,
+            alpha=self.alpha,
+            objective=self.objective,
+            effort=self.effort,
+            memory=self.memory,
+            maps=None if self.maps is None else packed(self.maps),
+        )
+
+    def restore(self, state):
+        """Go on from a `state`."""
+        device = device_of(self.atoms)
+        self.atoms, self.alpha = to_device(state["atoms"], device), state["alpha"]
+        self.objective, self.effort = state["objective"], state["effort"]
+        self._remember(state["memory"])
+        self.maps = None if state["maps"] is None else [maps.to(device) for maps in unpacked(state["maps"])]
+
+    def _remember(self, memory):
+        self.statistics = ConvStatistics(**moved(memory["statistics"], device_of(self.atoms)))
+        self.unused_for, self.n_steps = to_host(memory["unused_for"]), memory["n_steps"]
 
     def step(self, signals):
         """A turn on all signals; each starts from the codes of the turn before, and neither half raises the objective.

@@ -8,7 +8,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from sparseshare.callbacks import CallbackSupportMixin, EpochReports, with_callbacks
-from sparseshare.devices import array_module, computing_on, moved, on_gpu, to_device
+from sparseshare.checkpoints import (
+    begin_checkpoints,
+    check_checkpoint,
+    random_bits,
+    resumed_random_state,
+    sampled,
+)
+from sparseshare.devices import array_module, computing_on, moved, on_gpu, to_device, to_host
 from sparseshare.optimization.constraints import AtomConstraint
 from sparseshare.threads import single_threaded_blas
 from sparseshare.validation import check_bool, check_choice, check_number
@@ -119,6 +126,9 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
     device : str, default="auto"
         "auto" computes where the signals live, CuPy arrays on their GPU, and leaves the atoms there; "cpu", "cuda" and
         "cuda:N" say where.
+    checkpoint : str, path, Checkpoint or None, default=None
+        File that `fit` writes its state to every minute, or as often as a `sparseshare.checkpoints.Checkpoint` says.
+        A fit that was killed goes on from it, with the same data and parameters, and ends with the same bits.
 
     Attributes
     ----------
@@ -229,6 +239,7 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
         random_state=None,
         n_jobs=None,
         device="auto",
+        checkpoint=None,
     ):
         self.n_components = n_components
         self.atom_shape = atom_shape
@@ -266,6 +277,7 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.device = device
+        self.checkpoint = checkpoint
 
     @with_callbacks
     def fit(self, X, y=None, mask=None):
@@ -295,6 +307,7 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
         signals = self._training_signals(X, mask, reset=True)
         random_state = check_random_state(self.random_state)
         going_on = self.warm_start and hasattr(self, "components_")
+        checkpoint, saved = self._begin_checkpoints(signals, going_on)
         form, atoms = self._start(signals, random_state, going_on)
         online = self.method == "online"
         memory = getattr(self, "_memory", None) if going_on and online else None
@@ -302,9 +315,26 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
         alternation = Alternation(
             atoms, form, self._options(), self.alpha_, self.replace_atoms, self.n_jobs, memory
         )  # fmt: skip
-        losses = self._iterate(alternation, signals, random_state if online else None, X, y)
+        progress = dict(losses=[], decrease=np.inf, converged=False, total=0.0, seen=0, finished=False)
+        if saved is not None:
+            progress = saved["progress"]
+            alternation.restore(saved["alternation"])
+            self.alpha_ = alternation.alpha
+            random_state = resumed_random_state(random_state, progress["random_state"])
+        finished = progress["finished"]
+
+        def save():
+            checkpoint.save(dict(progress=progress, alternation=alternation.state, finished=progress["finished"]))
+
+        def save_if_due():
+            if checkpoint.due():
+                save()
+
+        losses = self._iterate(alternation, signals, random_state, X, y, progress, save_if_due)
         self.loss_curve_, self.n_iter_ = losses, len(losses)
         self._keep(alternation, signals)
+        if not finished:
+            save()
         if not alternation.statistics.usage[form.n_fixed :].any() and alternation.statistics.energy > 0 and losses:
             warnings.warn(
                 f"all codes are zero: alpha={self.alpha_:g} is too large for these signals; lower it, or give a "
@@ -345,23 +375,38 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
         self._keep(alternation, signals)
         return self
 
-    def _iterate(self, alternation, signals, random_state, X, y):
+    def _begin_checkpoints(self, signals, going_on):
+        chosen, masks = sampled(len(signals)), signals.masks
+        return begin_checkpoints(
+            self,
+            n_samples=str(len(signals)),
+            X=[to_host(signals[number]) for number in chosen],
+            mask=None if masks is None else [to_host(masks[number]) for number in chosen],
+            components_=self.components_ if going_on else None,
+        )
+
+    def _iterate(self, alternation, signals, random_state, X, y, progress, save_if_due):
         """Turns on all signals, or epochs of batches drawn by `random_state`, until the objective stops falling."""
-        losses, decrease = [], np.inf
-        self.converged_ = False
+        losses, online = progress["losses"], self.method == "online"
         with single_threaded_blas, computing_on(signals.device), EpochReports(self, X, y) as reports:
-            for _ in range(self.max_iter):
+            stop = reports.again(losses, self._given(alternation.atoms, signals)) or progress["finished"]
+            while not stop and len(losses) < self.max_iter:
                 reports.begin()
-                if random_state is None:
-                    objective = alternation.step(signals)
+                progress["random_state"] = random_bits(random_state)
+                if online:
+                    objective = self._epoch(alternation, signals, random_state, progress, save_if_due)
                 else:
-                    objective = self._epoch(alternation, signals, random_state)
+                    objective = alternation.step(signals)
                 losses.append(objective / len(signals))
                 if len(losses) > 1:
-                    decrease = losses[-2] - losses[-1]
-                    self.converged_ = bool(self.tol > 0 and decrease <= self.tol * losses[-2])
-                if reports.end(losses[-1], self._given(alternation.atoms, signals)) or self.converged_:
-                    break
+                    progress["decrease"] = losses[-2] - losses[-1]
+                    progress["converged"] = bool(self.tol > 0 and progress["decrease"] <= self.tol * losses[-2])
+                stop = reports.end(losses[-1], self._given(alternation.atoms, signals)) or progress["converged"]
+                progress.update(total=0.0, seen=0, random_state=random_bits(random_state))
+                if not stop:
+                    save_if_due()
+        progress["finished"] = True
+        self.converged_, decrease = progress["converged"], progress["decrease"]
         if self.tol > 0 and not self.converged_ and len(losses) == self.max_iter > 1:
             if decrease > _STILL_FALLING * losses[-1]:
                 warnings.warn(
@@ -372,17 +417,19 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
                 )
         return losses
 
-    def _epoch(self, alternation, signals, random_state):
-        """One pass over all signals in batches; the sum of their objectives."""
+    def _epoch(self, alternation, signals, random_state, progress, save_if_due):
+        """The rest of a pass over all signals in batches; the sum of the objectives of all batches."""
         if self.forgetting is None and self.batch_size >= len(signals):
             return alternation.step(signals)
         forgetting = 1 - self.batch_size / len(signals) if self.forgetting is None else self.forgetting
         order = random_state.permutation(len(signals)) if self.shuffle else np.arange(len(signals))
-        total = 0.0
-        for start in range(0, len(signals), self.batch_size):
+        for start in range(progress["seen"], len(signals), self.batch_size):
             batch = Batch(signals, np.sort(order[start : start + self.batch_size]))
-            total += alternation.learn(batch, forgetting)
-        return total
+            progress["total"] += alternation.learn(batch, forgetting)
+            progress["seen"] = start + len(batch)
+            if progress["seen"] < len(signals):
+                save_if_due()
+        return progress["total"]
 
     def _check_learning_parameters(self):
         of = type(self).__name__
@@ -398,6 +445,7 @@ class ConvDictionaryLearning(CallbackSupportMixin, ConvTransformer):
             check_number("verbose", self.verbose, 0, integer=True, of=of)
         for name in ("rank1", "shuffle", "replace_atoms", "warm_start", "channels"):
             check_bool(name, getattr(self, name), of=of)
+        check_checkpoint(self.checkpoint, of=of)
         self._check_parameters()
 
     def _training_signals(self, X, mask, reset):

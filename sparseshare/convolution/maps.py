@@ -5,7 +5,7 @@ from math import prod
 
 import numpy as np
 
-from sparseshare.devices import array_module, moved
+from sparseshare.devices import array_module, moved, to_host
 
 
 @dataclass
@@ -58,3 +58,34 @@ class SparseMaps:
     def to(self, device):
         """The same on a device, "cpu" or "cuda:N"."""
         return moved(self, device)
+
+
+def packed(maps):
+    """Maps of many signals as few arrays of the host.
+
+    Parameters
+    ----------
+    maps : list of SparseMaps
+
+    Returns
+    -------
+    dict
+        For `unpacked`.
+    """
+    indices, values = ([to_host(getattr(one, name)) for one in maps] for name in ("indices", "values"))
+    return dict(
+        indices=np.concatenate(indices),
+        values=np.concatenate(values),
+        ends=np.cumsum([len(one) for one in values]),
+        shapes=np.array([one.shape for one in maps], np.int64),
+    )
+
+
+def unpacked(state):
+    """The list of SparseMaps that `packed` was given, on the host."""
+    starts = [0, *state["ends"][:-1].tolist()]
+    parts = [slice(*ends) for ends in zip(starts, state["ends"].tolist(), strict=True)]
+    return [
+        SparseMaps(state["indices"][part].copy(), state["values"][part].copy(), tuple(shape))
+        for part, shape in zip(parts, state["shapes"].tolist(), strict=True)
+    ]
