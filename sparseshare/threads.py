@@ -12,7 +12,10 @@ from .validation import check_number
 
 
 def thread_count(n_jobs=None):
-    """Threads to use: all that this process may (fewer in a worker of joblib), unless `n_jobs` says fewer.
+    """Threads to use: all that this process may (fewer in a worker of joblib or Dask), unless `n_jobs` says fewer.
+
+    `NUMBA_NUM_THREADS` limits them always. `OMP_NUM_THREADS`, by which whoever starts several processes tells each its
+    share, limits what "all" means; a positive `n_jobs` may go beyond it.
 
     Parameters
     ----------
@@ -23,14 +26,20 @@ def thread_count(n_jobs=None):
         available = len(os.sched_getaffinity(0))
     except AttributeError:  # only Linux has it
         available = os.cpu_count() or 1
-    limit = os.environ.get("NUMBA_NUM_THREADS", "")
-    available = min(available, int(limit)) if limit.isdigit() and int(limit) > 0 else available
+    available = min(available, _limit("NUMBA_NUM_THREADS", available))
+    share = min(available, _limit("OMP_NUM_THREADS", available))
     if n_jobs is None:
-        return available
+        return share
     n_jobs = check_number("n_jobs", n_jobs, integer=True, allow_none=True)
     if n_jobs == 0:
         raise ValueError("The 'n_jobs' parameter must be a positive or negative integer or None, got 0")
-    return min(n_jobs, available) if n_jobs > 0 else max(1, available + 1 + n_jobs)
+    return min(n_jobs, available) if n_jobs > 0 else max(1, share + 1 + n_jobs)
+
+
+def _limit(variable, otherwise):
+    """What an environment variable allows; OpenMP's may be a list, a number a level of nesting."""
+    said = os.environ.get(variable, "").partition(",")[0].strip()
+    return int(said) if said.isdigit() and int(said) > 0 else otherwise
 
 
 class _SingleThreadedBlas:

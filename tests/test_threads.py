@@ -5,7 +5,26 @@ import threading
 import numpy as np
 import pytest
 
-from sparseshare.threads import run_in_threads
+from sparseshare.threads import run_in_threads, thread_count
+
+
+@pytest.mark.parametrize(
+    ("numba", "openmp", "expected"),
+    [
+        ("", "", (8, 8, 7, 3)),
+        ("2", "", (2, 2, 1, 2)),
+        ("", "1", (1, 1, 1, 3)),
+        ("", "2,1", (2, 2, 1, 3)),
+        ("4", "6", (4, 4, 3, 3)),
+        ("0", "many", (8, 8, 7, 3)),
+    ],
+)
+def test_environment_variables_are_honoured(monkeypatch, numba, openmp, expected):
+    """The cores, numba's limit for all, OpenMP's share for what `n_jobs` leaves open: n_jobs = None, -1, -2, 3."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", numba)
+    monkeypatch.setenv("OMP_NUM_THREADS", openmp)
+    assert tuple(map(thread_count, (None, -1, -2, 3))) == expected
 
 
 def test_every_item_once():
