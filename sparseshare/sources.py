@@ -14,7 +14,7 @@ from scipy.sparse import csr_array, issparse, vstack
 
 from .devices import array_module, on_gpu
 from .mapping import mapped_file
-from .validation import check_kind, compute_dtype
+from .validation import check_kind, compute_dtype, refuse_dask
 
 _BLOCK_BYTES = 2**24  # of rows that are held at once
 _FEWEST, _MOST = 512, 65_536  # rows of a block
@@ -74,6 +74,8 @@ def rows_of(X, name="X"):
     ------
     BlockError, ValueError
         If the blocks are no blocks of rows, or if there are none.
+    TypeError
+        For the arrays of Dask.
 
     Examples
     --------
@@ -85,6 +87,7 @@ def rows_of(X, name="X"):
     """
     if isinstance(X, Source):
         return X
+    refuse_dask(X, name)
     if _is_block(X) or on_gpu(X) or hasattr(X, "iloc"):
         if mapped_file(X) is None or X.ndim != 2:
             return X

@@ -176,6 +176,33 @@ def compute_dtype(*arrays):
     return np.dtype(np.float32 if dtypes == {np.dtype(np.float32)} else np.float64)
 
 
+def is_dask(array):
+    """Whether an array or a table is one of Dask's, without importing it."""
+    return type(array).__module__.partition(".")[0] == "dask"
+
+
+def refuse_dask(array, name):
+    """Refuse what NumPy would silently pull into the memory of this process.
+
+    Parameters
+    ----------
+    array : object
+    name : str
+        What the message calls it.
+
+    Raises
+    ------
+    TypeError
+        For the arrays and tables of Dask.
+    """
+    if is_dask(array):
+        raise TypeError(
+            f"{name} is a collection of Dask's, which would be pulled into memory as a whole: encode it with "
+            "sparseshare.distributed.encode_dask(X, coder), learn from it with DaskMiniBatchDictionaryLearning or "
+            "DaskConvDictionaryLearning of sparseshare.distributed, or pass its compute()"
+        )
+
+
 def check_kind(array, name):
     """Refuse arrays of anything but real numbers.
 
@@ -419,6 +446,7 @@ def _refusal(name, value, allowed, of):
 
 def _as_array(X, name):
     """Numeric ndarray; a view wherever NumPy can make one."""
+    refuse_dask(X, name)
     if isinstance(X, np.ma.MaskedArray):
         raise ValueError(f"{name} is a masked array, whose mask would be lost: pass its data and its mask apart")
     try:
@@ -436,6 +464,7 @@ def _as_array(X, name):
 
 
 def _check_image(array, name):
+    refuse_dask(array, name)
     if isinstance(array, np.ma.MaskedArray):
         raise ValueError(f"{name} is a masked array, whose mask would be lost: fill in what is missing")
     array = array if on_gpu(array) else np.asarray(array)

@@ -8,14 +8,9 @@ results are merged in a tree whose shape the number of blocks decides, so what c
 import numpy as np
 from scipy.sparse import issparse
 
-from sparseshare.validation import check_kind
+from sparseshare.validation import check_kind, is_dask
 
 _FAN_IN = 8  # results that one task merges
-
-
-def is_dask(array):
-    """Whether an array is one of Dask's, without importing it."""
-    return type(array).__module__.partition(".")[0] == "dask"
 
 
 def check_dask_array(X, axes, *, of):

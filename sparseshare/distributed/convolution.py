@@ -154,7 +154,7 @@ class DaskConvDictionaryLearning(ClusterLearner, ConvDictionaryLearning):
     >>> from distributed import Client
     >>> from sparseshare.distributed import DaskConvDictionaryLearning
     >>> signals = da.from_array(np.random.default_rng(0).standard_normal((12, 60)), chunks=(3, 60))
-    >>> with Client(processes=False, dashboard_address=None):
+    >>> with Client(processes=False, dashboard_address=":0"):
     ...     learner = DaskConvDictionaryLearning(2, 5, alpha=1.0, max_iter=2, tol=0, random_state=0).fit(signals)
     >>> learner.components_.shape, learner.encode(signals).shape
     ((2, 5), (12, 2, 60))

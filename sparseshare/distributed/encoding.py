@@ -6,9 +6,9 @@ import warnings
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
-from sparseshare.validation import check_choice
+from sparseshare.validation import check_choice, is_dask
 
-from .blocks import is_dask, whole_rows
+from .blocks import whole_rows
 
 _AT_ONCE = 4096  # rows whose codes are dense while they are scored
 

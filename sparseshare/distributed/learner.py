@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from sparseshare.validation import check_choice, check_number
+from sparseshare.validation import check_choice, check_number, is_dask
 
-from .blocks import is_dask
 from .encoding import decode_dask, encode_dask, score_dask
 
 _ROUND = 8  # blocks, where none is said

@@ -159,7 +159,7 @@ class DaskMiniBatchDictionaryLearning(ClusterLearner, DictionaryLearner):
     >>> from distributed import Client
     >>> from sparseshare.distributed import DaskMiniBatchDictionaryLearning
     >>> X = da.from_array(np.random.default_rng(0).standard_normal((300, 6)), chunks=(50, 6))
-    >>> with Client(processes=False, dashboard_address=None):
+    >>> with Client(processes=False, dashboard_address=":0"):
     ...     learner = DaskMiniBatchDictionaryLearning(8, alpha=0.5, max_iter=3, random_state=0).fit(X)
     >>> learner.components_.shape, learner.transform(X).shape
     ((8, 6), (300, 8))
