@@ -1,0 +1,26 @@
+"""A cluster of two processes, started once: what tests send there are functions made inside of them."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    distributed = pytest.importorskip("distributed")
+    pytest.importorskip("dask.array")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster):
+    from distributed import Client
+
+    with Client(cluster) as client:
+        yield client
+
+
+@pytest.fixture
+def X(rng):
+    return rng.standard_normal((240, 3)) @ rng.standard_normal((3, 10)) + 0.3 * rng.standard_normal((240, 10))
