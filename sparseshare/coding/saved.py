@@ -67,7 +67,7 @@ class SavedCodes(Source):
         self.folder = Path(folder)
         header = read_header(self.folder)
         self._rows, self._n_pieces = header["piece_rows"], n_pieces(self.folder)
-        self.complete = header["complete"]
+        self.complete = header["n_pieces"] == self._n_pieces
         n_samples = 0
         if self._n_pieces:
             n_samples = (self._n_pieces - 1) * self._rows + rows_in(piece_path(self.folder, self._n_pieces - 1))
@@ -135,17 +135,18 @@ class CodeWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._header = dict(
             format=_FORMAT, n_columns=int(n_columns), dtype=np.dtype(dtype).name, piece_rows=int(piece_rows),
-            made_from=made_from, complete=False,
+            made_from=made_from, n_pieces=None,
         )  # fmt: skip
         if (self.folder / _HEADER).exists():
             found = read_header(self.folder)
             self._refuse_others(found)
-            self._header["complete"] = found["complete"]
+            self._header["n_pieces"] = found["n_pieces"]
         else:
             if n_pieces(self.folder):
                 raise ValueError(f"{self.folder} holds pieces of codes, but no {_HEADER}: give a folder of their own")
             self._write_header()
-        self.n_written, self.complete = n_pieces(self.folder), self._header["complete"]
+        self.n_written = n_pieces(self.folder)
+        self.complete = self._header["n_pieces"] == self.n_written
 
     def _refuse_others(self, found):
         mine = self._header
@@ -168,7 +169,7 @@ class CodeWriter:
 
     def finish(self):
         """All pieces are there."""
-        self._header["complete"] = self.complete = True
+        self._header["n_pieces"], self.complete = self.n_written, True
         self._write_header()
 
     def _write_header(self):
@@ -232,7 +233,7 @@ def read_header(folder):
         raise FileNotFoundError(f"{folder} holds no codes: there is no {_HEADER} in it") from None
     except ValueError as error:
         raise ValueError(f"{path} was not written by transform: {error}") from error
-    wanted = {"format", "n_columns", "dtype", "piece_rows", "made_from", "complete"}
+    wanted = {"format", "n_columns", "dtype", "piece_rows", "made_from", "n_pieces"}
     if not isinstance(header, dict) or not wanted <= header.keys() or header["format"] != _FORMAT:
         raise ValueError(f"{path} was not written by transform, or by another version of it")
     return header

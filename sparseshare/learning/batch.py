@@ -329,6 +329,7 @@ class DictionaryLearning(DictionaryLearner):
         self._check_learning_parameters()
         constraint = self._constraint()
         X, dtype = self._check_training_signals(X)
+        self._refuse_a_single_pass(X)
         device = self._device(X, fitted=self.warm_start)
         with computing_on(device), memory_errors(device, f"learning from {X.shape[0]} signals at once"):
             checkpoint, saved = self._begin_checkpoints(X)

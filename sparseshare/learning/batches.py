@@ -5,12 +5,14 @@ sends them off while the device works on this one.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from functools import partial
+from itertools import count, pairwise
 
 import numpy as np
 from scipy.sparse import issparse
 
-from sparseshare.devices import computing_on, free_memory, module_of, on_gpu, pinned_array, rows_that_fit
+from sparseshare.devices import computing_on, free_memory, module_of, on_gpu, pinned_array, rows_that_fit, to_device
+from sparseshare.sources import Source, rows_a_block
 from sparseshare.staging import StagedRows
 from sparseshare.threads import run_in_threads, thread_count
 
@@ -27,9 +29,9 @@ def batches(X, parts, dtype, device, n_jobs=None):
 
     Parameters
     ----------
-    X : array or CSR array of shape (n_samples, n_features)
+    X : array, CSR array or Source of shape (n_samples, n_features)
         On the host or on the device.
-    parts : list of slices or ndarrays of int
+    parts : BatchOrder
         The rows of each batch, which come in the order of X.
     dtype : dtype
     device : str
@@ -42,30 +44,75 @@ def batches(X, parts, dtype, device, n_jobs=None):
     array of shape (n_rows, n_features)
         On a GPU the memory is used again for the third batch after this one.
     """
-    if device != "cpu" and not on_gpu(X):
-        yield from _sent(X, parts, dtype, device, thread_count(n_jobs))
+    if isinstance(X, Source):
+        read = _read_batches(X, parts, dtype)
+        if device == "cpu":
+            yield from read
+            return
+        fetch = partial(_copied, read)
+    elif device == "cpu" or on_gpu(X):
+        for rows in parts:
+            yield dense_rows(X, rows, dtype)
         return
-    for rows in parts:
-        yield dense_rows(X, _in_order(rows), dtype)
+    else:
+        fetch = partial(_gathered, X, iter(parts), n_threads=thread_count(n_jobs))
+    yield from _sent(fetch, (parts.batch_size, X.shape[1]), dtype, device)
 
 
-def _in_order(rows):
-    """Kinder to files and caches."""
-    return rows if isinstance(rows, slice) else np.sort(rows)
+def _read_batches(X, parts, dtype):
+    """Batches of a source: many are read at one go."""
+    if X.in_order_only:
+        for number, block in enumerate(X.blocks(parts.batch_size)):
+            if number >= parts.first:
+                yield dense_rows(block.rows, slice(None), dtype)
+        return
+    for windows, batches in parts.groups():
+        together = np.empty((sum(map(_length, windows)), X.shape[1]), dtype)
+        start = 0
+        for window in windows:
+            for rows in _cut(window):
+                block = X[rows]
+                together[start : start + block.shape[0]] = block.toarray() if issparse(block) else block
+                start += block.shape[0]
+        for rows in batches:
+            yield together[rows]
 
 
-def _sent(X, parts, dtype, device, n_threads):
+def _cut(window):
+    """Parts of a window that are read one after the other, so that no second copy of all stands beside the first."""
+    for start in range(window.start, window.stop, _GATHERED):
+        yield slice(start, min(start + _GATHERED, window.stop))
+
+
+def _copied(batches, out):
+    """The next batch into `out`; how many rows it has, 0 if there is none."""
+    batch = next(batches, None)
+    if batch is None:
+        return 0
+    out[: len(batch)] = batch
+    return len(batch)
+
+
+def _gathered(X, parts, out, n_threads):
+    rows = next(parts, None)
+    if rows is None:
+        return 0
+    gather(X, rows, out[: _length(rows)], n_threads)
+    return _length(rows)
+
+
+def _sent(fetch, shape, dtype, device):
     xp = module_of(device)
     copies = xp.cuda.Stream(non_blocking=True)
-    shape = max(_length(rows) for rows in parts), X.shape[1]
-    places = [(pinned_array(shape, dtype), xp.empty(shape, dtype), xp.cuda.Event()) for _ in parts[:_PLACES]]
+    places = [(pinned_array(shape, dtype), xp.empty(shape, dtype), xp.cuda.Event()) for _ in range(_PLACES)]
 
     def send(number, free):
         staging, there, arrived = places[number % _PLACES]
-        n = _length(parts[number])
         with computing_on(device):
             arrived.synchronize()  # the copy before has left the page-locked memory
-            gather(X, _in_order(parts[number]), staging[:n], n_threads)
+            n = fetch(staging)
+            if n == 0:
+                return None, arrived
             copies.wait_event(free)
             there[:n].set(staging[:n], stream=copies)
             arrived.record(copies)
@@ -75,11 +122,12 @@ def _sent(X, parts, dtype, device, n_threads):
         try:
             work = xp.cuda.get_current_stream()
             coming = sender.submit(send, 0, work.record())
-            for number in range(len(parts)):
+            for number in count(1):
                 there, arrived = coming.result()
+                if there is None:
+                    return
                 work.wait_event(arrived)
-                if number + 1 < len(parts):
-                    coming = sender.submit(send, number + 1, work.record())
+                coming = sender.submit(send, number, work.record())
                 yield there
         finally:
             coming.exception()  # wait: the memory is not to go while it is written to
@@ -103,13 +151,13 @@ def _length(rows):
 
 
 class Pieces:
-    """All signals of a fit, gone through again and again: whole on the CPU, piece by piece on a GPU.
+    """All signals of a fit, gone through again and again: whole on the CPU, piece by piece from a source or on a GPU.
 
     What fits well into the memory of a GPU stays there between the turns.
 
     Parameters
     ----------
-    X : array or CSR array of shape (n_samples, n_features)
+    X : array, CSR array or Source of shape (n_samples, n_features)
     dtype : dtype
     device : str
     n_components : int
@@ -119,13 +167,17 @@ class Pieces:
     def __init__(self, X, dtype, device, n_components):
         self.X, self.dtype, self.device = X, dtype, device
         self._resident = None
+        streamed = isinstance(X, Source)
         n_samples, n_features = X.shape
         if device == "cpu":
-            self.edges = [0, n_samples]
+            self._n_rows = rows_a_block(n_features, X.dtype) if streamed else n_samples
+            self.edges = [*range(0, n_samples, self._n_rows), n_samples]
             return
         a_row = np.dtype(dtype).itemsize * (2 * n_features + 2 * n_components)
         self._n_rows = min(rows_that_fit(device, a_row, most=_PIECE), n_samples)
         self.edges = [*range(0, n_samples, self._n_rows), n_samples]
+        if streamed:
+            return
         if on_gpu(X) or n_samples * n_features * np.dtype(dtype).itemsize <= _RESIDENT * free_memory(device):
             self._resident = []
 
@@ -141,7 +193,11 @@ class Pieces:
 
     def __iter__(self):
         """Pairs of a slice and the signals, on a GPU dense."""
-        if self.device == "cpu":
+        if isinstance(self.X, Source):
+            for rows, block in zip(self.slices, self.X.blocks(self._n_rows), strict=True):
+                signals = dense_rows(block.rows, slice(None), self.dtype) if self.device != "cpu" else block.rows
+                yield rows, to_device(signals, self.device)
+        elif self.device == "cpu":
             yield self.slices[0], self.X
         elif self._resident:
             yield from zip(self.slices, self._resident, strict=True)

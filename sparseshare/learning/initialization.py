@@ -4,6 +4,7 @@ Made on the host, of a few signals of wherever they are: so the same numbers giv
 """
 
 import numpy as np
+from sklearn.utils.random import sample_without_replacement
 
 from sparseshare.devices import array_module, to_host
 from sparseshare.optimization.constraints import row_norms
@@ -14,6 +15,8 @@ from .statistics import dense_rows
 METHODS = ("data", "svd", "k-means++")
 _BLOCK = 4096  # signals at a time
 _BLOCK_ON_GPU = 262_144
+_MOST_SHUFFLED = 2**20  # signals whose numbers are held in memory
+_TRIED = 64  # signals of many for an atom, in case some are zero
 _SHORTEST = 1e-6  # of a unit signal: what a projection leaves below this is rounding
 
 
@@ -103,7 +106,7 @@ def feasible_atoms(signals, constraint, return_rows=False):
 
 def _signals(X, count, constraint, random_state, dtype):
     """Up to `count` random signals that are not zero."""
-    order = random_state.permutation(X.shape[0])
+    order = _random_rows(X.shape[0], max(_TRIED * count, _MOST_SHUFFLED), random_state)
     parts, found, at = [np.empty((0, X.shape[1]), dtype)], 0, 0
     while found < count and at < len(order):
         step = max(count - found, 64)
@@ -112,6 +115,14 @@ def _signals(X, count, constraint, random_state, dtype):
         found += len(parts[-1])
         at += step
     return np.concatenate(parts)
+
+
+def _random_rows(n_samples, count, random_state):
+    """Numbers of `count` different signals, or of all where there are not many, in random order."""
+    if n_samples <= _MOST_SHUFFLED:
+        return random_state.permutation(n_samples)
+    rows = sample_without_replacement(n_samples, min(count, n_samples), random_state=random_state)
+    return random_state.permutation(rows)
 
 
 def _singular_vectors(X, count, constraint, random_state, dtype):
@@ -136,7 +147,7 @@ def _singular_vectors(X, count, constraint, random_state, dtype):
 def _spread_signals(X, count, constraint, random_state, dtype):
     """Seeds of k-means++ among at most max(10 * count, 2000) random signals."""
     size = min(X.shape[0], max(10 * count, 2000))
-    candidates = to_host(dense_rows(X, np.sort(random_state.permutation(X.shape[0])[:size]), dtype))
+    candidates = to_host(dense_rows(X, np.sort(_random_rows(X.shape[0], size, random_state)[:size]), dtype))
     atoms, rows = feasible_atoms(candidates, constraint, return_rows=True)
     signals = candidates[rows].astype(np.float64)
     signals /= np.abs(signals).max(initial=1e-300)

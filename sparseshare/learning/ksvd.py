@@ -328,6 +328,7 @@ class KSVD(DictionaryLearner):
         """
         self._check_learning_parameters()
         X, dtype = self._check_training_signals(X)
+        self._refuse_a_single_pass(X)
         device = self._device(X, fitted=self.warm_start)
         with computing_on(device), memory_errors(device, f"the residuals of {X.shape[0]} signals"):
             checkpoint, saved = self._begin_checkpoints(X)

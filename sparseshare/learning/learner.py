@@ -10,6 +10,7 @@ from sparseshare.callbacks import CallbackSupportMixin, EpochReports
 from sparseshare.checkpoints import begin_checkpoints, check_checkpoint
 from sparseshare.devices import array_module, device_of, on_gpu, to_device
 from sparseshare.optimization.constraints import AtomConstraint
+from sparseshare.sources import Source, check_block
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
 from sparseshare.validation import check_bool, check_choice, check_number
 
@@ -18,6 +19,7 @@ from .transformer import ALGORITHMS, SparseTransformer
 
 _FINITE_AT_ONCE = 4096  # signals
 _FINITE_ON_GPU = 4_194_304
+_HEAD, _HEAD_AN_ATOM = 2000, 10  # signals at least, and for an atom, that the first dictionary is made of in a stream
 _STILL_FALLING = (
     1e-3  # relative decrease in the last iteration from which it is worth saying that max_iter was too small
 )
@@ -61,6 +63,8 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
     def _check_training_signals(self, X):
         """As `_check_signals`, and finite: initialisation reads signals before the first coding does."""
         X, dtype = self._check_signals(X, reset=True)
+        if isinstance(X, Source):  # which looks at what it reads
+            return X, dtype
         blocks = range(0, X.shape[0], _FINITE_ON_GPU if on_gpu(X) else _FINITE_AT_ONCE)
         bad = []
 
@@ -83,6 +87,16 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
             )
         return X, dtype
 
+    def _refuse_a_single_pass(self, X):
+        if getattr(X, "once", False):
+            raise ValueError(
+                f"{type(self).__name__} goes through its signals again and again, an iterator gives its blocks only "
+                "once: pass a list, an array on disk or an object that can be iterated again, or learn with "
+                "MiniBatchDictionaryLearning"
+            )
+        if getattr(X, "in_order_only", False):
+            X.count()
+
     def _constraint(self):
         return AtomConstraint(
             norm=self.atom_norm,
@@ -93,6 +107,7 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
 
     def _begin_checkpoints(self, X):
         """The checkpoint that a fit writes, and the state that it goes on from."""
+        X = X.sample() if getattr(X, "in_order_only", False) else X
         return begin_checkpoints(self, X=X, components_=vars(self).get("components_") if self.warm_start else None)
 
     def _first_dictionary(self, X, constraint, dtype, device, random_state=None):
@@ -107,6 +122,10 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
                 )
             return to_device(dictionary, device)
         random_state = check_random_state(self.random_state) if random_state is None else random_state
+        if getattr(X, "in_order_only", False):
+            n_components = X.shape[1] if self.n_components is None else self.n_components
+            X = X.head(max(_HEAD_AN_ATOM * n_components, _HEAD))
+            check_block(X, "the first rows of X", 0)
         dictionary = initial_dictionary(X, self.n_components, self.dict_init, constraint, random_state, dtype)
         return to_device(constraint.project(dictionary) if self.max_iter > 0 else dictionary, device)
 

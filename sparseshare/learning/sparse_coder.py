@@ -5,6 +5,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import with_callbacks
 from sparseshare.devices import device_of, to_device, to_host
+from sparseshare.sources import Source, check_source
 from sparseshare.validation import check_dictionary, check_signals
 
 from .stream import StreamLearner
@@ -271,7 +272,8 @@ class SparseCoder(StreamLearner):
     def _check_signals(self, X, reset):
         checked = super()._check_signals(X, reset)
         if self.dictionary is not None:
-            check_signals(checked[0], check_dictionary(to_host(self.dictionary)).shape[1])
+            check = check_source if isinstance(checked[0], Source) else check_signals
+            check(checked[0], check_dictionary(to_host(self.dictionary)).shape[1])
         return checked
 
     def _check_is_ready(self):

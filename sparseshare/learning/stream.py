@@ -6,10 +6,12 @@ is done with them anyhow. If they say stop, only the codes of that next batch ar
 exchanged, it is coded again. So there are as many steps as on the CPU, and the device does not wait for the host.
 """
 
+import warnings
 from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from sparseshare.callbacks import EpochReports
@@ -26,11 +28,14 @@ from sparseshare.devices import (
     to_device,
     to_host,
 )
+from sparseshare.progress import RowProgress
+from sparseshare.sources import Block
 from sparseshare.threads import single_threaded_blas
 from sparseshare.validation import check_bool, check_number
 
 from .batches import batches
 from .learner import DictionaryLearner
+from .order import BatchOrder
 from .replacement import COHERENCE, duplicate_atoms, largest_cosine, replace_atoms
 from .statistics import Statistics, squared_residuals
 from .transformer import coding_options
@@ -237,20 +242,23 @@ class SmoothedLoss:
     """Whether learning from batches still pays, by scikit-learn's two criteria.
 
     The dictionary moves less than `tol` per atom in a step, or an exponentially weighted mean of the losses has found
-    no new minimum for `max_no_improvement` steps. The first epoch, at most 100 steps, decides nothing.
+    no new minimum for `max_no_improvement` steps. The first epoch, at most 100 steps, decides nothing. Where it is not
+    known how many signals there are (None), those seen so far count.
     """
 
     def __init__(self, tol, max_no_improvement, n_samples):
         self.tol, self.max_no_improvement, self.n_samples = tol, max_no_improvement, n_samples
         self.mean = self.least = None
-        self.waited = 0
+        self.waited = self.seen = 0
         self.converged = False
 
     def has_converged(self, step, batch_size, loss, change):
         """After a step, counted from 1, with its loss and the change per atom that it made."""
-        if step <= min(100, self.n_samples / batch_size):
+        self.seen += batch_size
+        n_samples = self.seen if self.n_samples is None else self.n_samples
+        if step <= min(100, n_samples / batch_size):
             return False
-        weight = min(batch_size / (self.n_samples + 1), 1)
+        weight = min(batch_size / (n_samples + 1), 1)
         self.mean = loss if self.mean is None else self.mean * (1 - weight) + loss * weight
         if self.least is None or self.mean < self.least:
             self.waited, self.least = 0, self.mean
@@ -344,11 +352,13 @@ class StreamLearner(DictionaryLearner):
         while not stop and len(epochs.losses) < self.max_iter:
             reports.begin()
             epochs.random_state = random_bits(random_state)
-            rows = self._parts(X.shape[0], random_state)
+            rows = self._order(X, dictionary.dtype, random_state)
             parts = batches(X, rows[epochs.batches :], dictionary.dtype, device, self.n_jobs)
+            progress = RowProgress(type(self).__name__, X.shape[0], self.verbose, epochs.seen)
             with closing(parts), closing(update.steps(parts, late)) as steps:
                 for size, loss, change in steps:
                     epochs.count(size, loss)
+                    progress.add(size)
                     if stopping.has_converged(update.n_steps - epochs.first_step, size, loss, change):
                         break
                     if self.callback is not None:
@@ -361,8 +371,20 @@ class StreamLearner(DictionaryLearner):
             if not stop and checkpoint.due():
                 epochs.random_state = random_bits(random_state)
                 checkpoint.save(epochs.so_far(update))
+            if getattr(X, "once", False) and not stop:
+                self._say_that_rows_come_once(epochs)
+                break
         epochs.random_state = random_bits(random_state)
         epochs.finished = True
+
+    def _say_that_rows_come_once(self, epochs):
+        if len(epochs.losses) < self.max_iter:
+            warnings.warn(
+                f"{type(self).__name__} has used up the iterator of blocks after {len(epochs.losses)} of at most "
+                f"max_iter={self.max_iter} epochs: pass what can be iterated again, or max_iter=1",
+                ConvergenceWarning,
+                stacklevel=6,
+            )
 
     def _learn_more(self, X):
         """One step with X as the batch; the first one makes the first dictionary."""
@@ -381,17 +403,20 @@ class StreamLearner(DictionaryLearner):
                 dictionary = self._first_dictionary(X, constraint, dtype, device)
                 self.loss_curve_, self.converged_, self.n_iter_ = [], False, 0
             update = self._update(dictionary, constraint, memory)
-            (X,) = batches(X, [slice(0, X.shape[0])], dictionary.dtype, device, self.n_jobs)
-            ((_, loss, _),) = update.steps([X])
-            self.loss_curve_.append(loss)
+            for part in X.raw_blocks() if getattr(X, "in_order_only", False) else [Block(0, 0, X)]:
+                n_samples = part.rows.shape[0]
+                whole = BatchOrder(n_samples, n_samples, bytes_a_row=1)
+                batch = batches(part.rows, whole, dictionary.dtype, device, self.n_jobs)
+                ((_, loss, _),) = update.steps(batch)
+                self.loss_curve_.append(loss)
             self._keep(update, device_of(self.components_) if going_on else device_of(X))
 
-    def _parts(self, n_samples, random_state):
+    def _order(self, X, dtype, random_state):
         """The rows of every batch of an epoch."""
-        batch_size = min(self.batch_size, n_samples)
-        order = random_state.permutation(n_samples) if self.shuffle else None
-        slices = [slice(start, min(start + batch_size, n_samples)) for start in range(0, n_samples, batch_size)]
-        return slices if order is None else [order[rows] for rows in slices]
+        in_order = getattr(X, "in_order_only", False)
+        bytes_a_row = X.shape[1] * np.dtype(dtype).itemsize
+        shuffled = random_state if self.shuffle and not in_order else None
+        return BatchOrder(None if in_order else X.shape[0], self.batch_size, bytes_a_row, shuffled)
 
     def _check_learning_parameters(self):
         super()._check_learning_parameters()

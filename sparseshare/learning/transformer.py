@@ -2,11 +2,14 @@
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from sparseshare.coding.encode import encode, warn_if_not_converged
 from sparseshare.coding.problem import Problem
+from sparseshare.coding.streams import StreamedCodes, write_codes
 from sparseshare.devices import Movable, device_of, on_gpu, resolve_device, stacked_columns, to_device, to_host
+from sparseshare.sources import Source, check_source, rows_of
 from sparseshare.validation import check_bool, check_choice, check_number, check_signals
 
 from .statistics import dense_rows, squared_residuals
@@ -27,19 +30,32 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
     `sparse_output`, `n_jobs` and `device`, and what `_fitting_problem` reads.
     """
 
-    def transform(self, X):
+    __metadata_request__transform = {"out": UNUSED}
+
+    def transform(self, X, out=None):
         """Codes of signals.
 
         Parameters
         ----------
-        X : array-like or sparse array of shape (n_samples, n_features)
-            Sparse and memory-mapped signals are read tile by tile.
+        X : array-like, sparse array or source of rows of shape (n_samples, n_features)
+            Memory maps, zarr arrays, HDF5 data sets, and iterables of blocks (arrays or sparse arrays of some rows
+            each) are read block by block.
+        out : array or path, default=None
+            Where codes go block by block, so that they are never in memory together: an array of their shape to whose
+            rows can be written (memory map, zarr, HDF5), or a folder, which gets a file of codes (CSR) for every
+            block. A folder that holds some of these codes already, because a run was interrupted, gets the rest.
 
         Returns
         -------
         codes : ndarray or csr_array of shape (n_samples, n_components)
             A csr_array with `sparse_output=True`. Twice as wide with `split_sign`: positive parts, then negative parts.
-            float32 if X is float32, else float64.
+            float32 if X is float32, else float64. With `out` that array, or what `open_codes` returns for the folder.
+
+        Raises
+        ------
+        BlockError
+            A ValueError: a block of signals holds NaN, has another width or cannot be read. The message names it and
+            its rows; codes of the blocks before it that have been written to `out` stay there.
 
         Warns
         -----
@@ -48,6 +64,8 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
         """
         self._check_is_ready()
         X, dtype = self._check_signals(X, reset=False)
+        if out is not None:
+            return self._write_codes(X, dtype, out)
         if self.split_sign:
             return self._split_signs(self._codes(X, dtype))
         return self._codes(X, dtype, dense=not self.sparse_output)
@@ -90,7 +108,8 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
 
         Parameters
         ----------
-        X : array-like or sparse array of shape (n_samples, n_features)
+        X : array-like, sparse array or source of rows of shape (n_samples, n_features)
+            As in `transform`.
         y : ignored
 
         Returns
@@ -100,12 +119,13 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
         """
         self._check_is_ready()
         X, dtype = self._check_signals(X, reset=False)
-        codes = self._codes(X, dtype)
         dictionary = to_device(self._dictionary(dtype), device_of(X))
-        error = float(squared_residuals(X, codes, dictionary).sum())
-        blocks = [slice(i, i + _SCORED_AT_ONCE) for i in range(0, X.shape[0], _SCORED_AT_ONCE)]
-        mean = sum(dense_rows(X, rows, np.float64).sum(axis=0) for rows in blocks) / X.shape[0]
-        variance = sum(float(((dense_rows(X, rows, np.float64) - mean) ** 2).sum()) for rows in blocks)
+        error, variance = 0.0, _Variance()
+        for block, codes in self._coded_blocks(X, dtype):
+            error += float(squared_residuals(block, codes, dictionary).sum())
+            for start in range(0, block.shape[0], _SCORED_AT_ONCE):
+                variance.add(dense_rows(block, slice(start, start + _SCORED_AT_ONCE), np.float64))
+        variance = variance.total
         if variance == 0:
             return 1.0 if error == 0 else 0.0
         return 1 - error / variance
@@ -123,7 +143,8 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
 
     def _check_signals(self, X, reset):
         resolve_device(self.device, X)
-        checked = check_signals(X)
+        X = rows_of(X)
+        checked = check_source(X) if isinstance(X, Source) else check_signals(X)
         validate_data(self, X, reset=reset, skip_check_array=True)  # names and number of the columns
         return checked
 
@@ -179,9 +200,38 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
         warn_if_not_converged(codes, problem, stacklevel=4)
         return codes.values
 
+    def _write_codes(self, X, dtype, out):
+        self._check_coding_parameters()
+        problem = Problem(to_host(self._dictionary(dtype)), **self._transforming_problem())
+        codes, verdict = write_codes(
+            X,
+            problem,
+            out,
+            columns=problem.n_components * (2 if self.split_sign else 1),
+            finish=_both_signs if self.split_sign else _as_it_is,
+            n_jobs=self.n_jobs,
+            device=self._device(X),
+            verbose=getattr(self, "verbose", 0),
+        )
+        warn_if_not_converged(verdict, problem, stacklevel=4)
+        return codes
+
+    def _coded_blocks(self, X, dtype):
+        """Pairs of some signals and their codes (CSR)."""
+        if not isinstance(X, Source):
+            yield X, self._codes(X, dtype)
+            return
+        self._check_coding_parameters()
+        problem = Problem(to_host(self._dictionary(dtype)), **self._transforming_problem())
+        stream = StreamedCodes(
+            X, problem, n_jobs=self.n_jobs, device=self._device(X), verbose=getattr(self, "verbose", 0)
+        )
+        for block, codes in stream:
+            yield block.rows, codes.values
+        warn_if_not_converged(stream.verdict(), problem, stacklevel=4)
+
     def _split_signs(self, codes):
-        halves = [codes.maximum(0), (-codes).maximum(0)]
-        both = stacked_columns(halves)
+        both = _both_signs(codes)
         return both if self.sparse_output else both.toarray()
 
     @property
@@ -194,6 +244,34 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.sparse = True
         return tags
+
+
+class _Variance:
+    """Sum of the squared distances from the mean of all rows, block by block.
+
+    Chan, Golub and LeVeque 1979, equation (2.1).
+    """
+
+    def __init__(self):
+        self.total, self._n, self._mean = 0.0, 0, 0.0
+
+    def add(self, rows):
+        mean, n = rows.mean(axis=0), len(rows)
+        apart = mean - self._mean
+        self.total += float(((rows - mean) ** 2).sum())
+        if self._n:
+            self.total += float((apart**2).sum()) * (self._n * n / (self._n + n))
+        self._n += n
+        self._mean = self._mean + apart * (n / self._n)
+
+
+def _both_signs(codes):
+    """Positive parts, then negative parts."""
+    return stacked_columns([codes.maximum(0), (-codes).maximum(0)])
+
+
+def _as_it_is(codes):
+    return codes
 
 
 def fitting_algorithm(name):

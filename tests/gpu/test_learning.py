@@ -10,6 +10,7 @@ from sparseshare import KSVD, DictionaryLearning, MiniBatchDictionaryLearning, S
 from sparseshare.learning import batches as feeding
 from sparseshare.learning import dict_learning_online
 from sparseshare.learning.batches import Pieces, batches
+from sparseshare.learning.order import BatchOrder
 
 DTYPES = [np.float32, np.float64]
 
@@ -234,19 +235,17 @@ def test_bad_signals(gpu, X):
 def test_batches_from_the_host_arrive_whole(gpu, shuffled, monkeypatch):
     monkeypatch.setattr(feeding, "_GATHERED", 7)
     X = np.arange(200.0).reshape(100, 2)
-    order = np.random.default_rng(0).permutation(100)
-    slices = [slice(start, min(start + 16, 100)) for start in range(0, 100, 16)]
-    parts = [order[rows] for rows in slices] if shuffled else slices
+    parts = BatchOrder(100, 16, 16, np.random.RandomState(0) if shuffled else None)
     for source in (X, csr_array(X), X.astype(np.int32)):
         for rows, batch in zip(parts, batches(source, parts, np.float32, "cuda:0", 2), strict=True):
             assert batch.dtype == np.float32
-            np.testing.assert_array_equal(gpu.get(batch), X[np.sort(rows) if shuffled else rows])
+            np.testing.assert_array_equal(gpu.get(batch), X[rows])
 
 
 def test_a_batch_stays_until_the_third_after_it(gpu):
     X = np.arange(80.0).reshape(40, 2)
     kept = []
-    for number, batch in enumerate(batches(X, [slice(i, i + 8) for i in range(0, 40, 8)], np.float64, "cuda:0")):
+    for number, batch in enumerate(batches(X, BatchOrder(40, 8, 16), np.float64, "cuda:0")):
         kept.append(batch)
         for back in range(min(number, 1) + 1):
             first = 8 * (number - back)
@@ -255,7 +254,7 @@ def test_a_batch_stays_until_the_third_after_it(gpu):
 
 def test_an_error_while_gathering_reaches_the_caller(gpu):
     with pytest.raises(IndexError):
-        list(batches(np.zeros((4, 2)), [np.array([1, 9])], np.float64, "cuda:0"))
+        list(batches(np.zeros((4, 2)), BatchOrder(9, 9, 16, np.random.RandomState(0)), np.float64, "cuda:0"))
 
 
 def test_pieces_that_fit_are_sent_once(gpu, X, monkeypatch):
