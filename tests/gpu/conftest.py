@@ -1,21 +1,49 @@
 """The fixture `gpu`: an array module with kernels, by a fake CuPy and g++, and on a GPU where there is one."""
 
+import json
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from gpu import fake_cupy, record, shim
+from gpu import fake_cupy, shim
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "races: runs under the race detector too, for test_barriers.py")
     if hasattr(config, "cache"):
         shim.settings.cache = config.cache.mkdir("cuda-shim")
 
 
+def _parameters(item):
+    return item.callspec.params.values() if hasattr(item, "callspec") else ()
+
+
+def pytest_collection_modifyitems(config, items):
+    """The race detector needs no second dtype and no second order of threads."""
+    if "CUDA_SHIM_RAN" not in os.environ:
+        return
+    again = {np.float32, "reverse", "random"}
+    left_out = [
+        item for item in items if any(isinstance(value, type | str) and value in again for value in _parameters(item))
+    ]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
 def pytest_sessionfinish(session):
-    if os.environ.get("CUDA_SHIM_RECORD"):
-        record.write_what_ran(os.environ["CUDA_SHIM_RECORD"])
+    """For test_barriers.py: what this process has launched, and which barriers alone kept two accesses apart."""
+    if "CUDA_SHIM_RAN" not in os.environ:
+        return
+    from sparseshare.kernels.gpu import module
+
+    ran = {}
+    for family in module.families():
+        code = module.source(family)
+        needed = [line for line, use in shim.uses_of_barriers(code).items() if use & shim.NEEDED]
+        ran[family] = {"launched": sorted(shim.launched[code]), "needed": needed}
+    Path(os.environ["CUDA_SHIM_RAN"]).write_text(json.dumps(ran))
 
 
 class Gpu:

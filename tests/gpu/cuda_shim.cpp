@@ -1,5 +1,6 @@
 // Runs the threads of a block as fibers, one after the other, until each waits at a barrier. With -DSHIM_RACES the
-// accesses that g++ reports (-fsanitize=thread, without its library) are checked against each other.
+// accesses that g++ reports (-fsanitize=thread, without its library) are checked against each other and must lie in
+// the arrays that the kernel got.
 #include "cuda_shim.h"
 
 #include <sys/mman.h>
@@ -29,11 +30,7 @@ void* shim_dynamic_memory = nullptr;
 namespace {
 constexpr int MOST_THREADS = 1024, MOST_WARPS = 32;
 constexpr long STACK = 256 << 10;
-#if defined(__SANITIZE_ADDRESS__)
-constexpr long CANARY = 0;
-#else
 constexpr long CANARY = 64;
-#endif
 const char* const WARP_BARRIER = "__syncwarp";
 constexpr unsigned POISON = 0x7ffdcdcd;  // NaN as float and as double, no index as int
 enum State { READY, AT_WARP, AT_BLOCK, DONE };
@@ -154,11 +151,12 @@ unsigned long long block_epoch = 0, warp_epochs[MOST_WARPS];
 // Which barriers (by the line of the source) ran, and which alone kept two accesses apart: that one cannot go.
 constexpr int MOST_LINES = 1 << 15, FAR = 64;
 enum Use { RAN = 1, NEEDED = 2 };
-unsigned char uses[MOST_LINES];
+extern "C" __attribute__((visibility("default"))) unsigned char shim_uses[MOST_LINES];
+unsigned char shim_uses[MOST_LINES];
 std::vector<int> block_lines{0}, warp_lines[MOST_WARPS];
 
 void count_barrier(int line) {
-  if (line < MOST_LINES) uses[line] |= RAN;
+  if (line < MOST_LINES) shim_uses[line] |= RAN;
 }
 
 struct Between {  // the line of all barriers between two accesses, 0 as long as there is none, -1 if they differ
@@ -168,7 +166,7 @@ struct Between {  // the line of all barriers between two accesses, 0 as long as
     for (; first < last && line >= 0; ++first) line = line && line != lines[first] ? -1 : lines[first];
   }
   void note() const {
-    if (line > 0 && line < MOST_LINES) uses[line] |= NEEDED;
+    if (line > 0 && line < MOST_LINES) shim_uses[line] |= NEEDED;
   }
 };
 
@@ -209,12 +207,27 @@ Cell& cell_of(uintptr_t address) {
   return cells[slot];
 }
 
-const Allocation* allocation_of(uintptr_t address) {
+const Allocation* allocation_of(uintptr_t address, int bytes) {
   for (const Allocation& shared : allocations) {
     const uintptr_t begin = reinterpret_cast<uintptr_t>(shared.memory);
-    if (address >= begin && address < begin + shared.bytes) return &shared;
+    if (address >= begin && address + bytes <= begin + shared.bytes) return &shared;
   }
   return nullptr;
+}
+
+struct Extent {  // an array that the kernel got, one that it cannot write to if `constant`
+  uintptr_t begin, bytes;
+  bool constant;
+};
+std::vector<Extent> extents;
+extern "C" __attribute__((visibility("hidden"))) char __ehdr_start[], _end[];  // of this library
+
+enum Place { OUTSIDE, CONSTANT, VARIABLE };
+Place place_of(uintptr_t address, int bytes) {
+  for (const Extent& extent : extents)
+    if (address >= extent.begin && address + bytes <= extent.begin + extent.bytes)
+      return extent.constant ? CONSTANT : VARIABLE;
+  return address >= (uintptr_t)__ehdr_start && address + bytes <= (uintptr_t)_end ? CONSTANT : OUTSIDE;
 }
 
 std::string source(const void* where) {
@@ -228,8 +241,7 @@ std::string name_of(uintptr_t address, const Allocation* shared) {
   return text("byte %ld of the shared array %s", (long)(address - (uintptr_t)shared->memory), shared->name);
 }
 
-void check(uintptr_t address, Kind kind, const void* where) {
-  const Allocation* shared = allocation_of(address);
+void check(uintptr_t address, Kind kind, const Allocation* shared, const void* where) {
   Cell& cell = cell_of(address);
   const int warp = current >> 5, lane = current & 31;
   if (shared) {
@@ -291,11 +303,21 @@ void access(const void* pointer, int bytes, Kind kind, const void* where) {
   const uintptr_t address = reinterpret_cast<uintptr_t>(pointer);
   const uintptr_t stack = reinterpret_cast<uintptr_t>(stacks);
   if (address >= stack && address < stack + MOST_THREADS * STACK) return;  // a thread's own variables
+  const Allocation* shared = allocation_of(address, bytes);
+  if (!shared) {
+    const Place place_there = place_of(address, bytes);
+    if (place_there == CONSTANT && kind == READ) return;
+    if (place_there != VARIABLE) {
+      watching = false;
+      stop(place() + text(": thread %d %s %d bytes outside of all arrays, at ", current, KINDS[kind], bytes) +
+           source(where));
+    }
+  }
   watching = false;
   if (bytes < 4) {
-    check(address, kind, where);
+    check(address, kind, shared, where);
   } else {
-    for (int byte = 0; byte < bytes; byte += 4) check(address + byte, kind, where);
+    for (int byte = 0; byte < bytes; byte += 4) check(address + byte, kind, shared, where);
   }
   watching = true;
 }
@@ -470,7 +492,8 @@ void shim_fence() {
 
 void shim_fail(const char* message, int line) { stop(place() + text(": %s, line %d", message, line)); }
 
-int shim_run(const unsigned* grid, const unsigned* block, long dynamic_bytes, void (*body)(void*), void* arguments) {
+int shim_run(const unsigned* grid, const unsigned* block, long dynamic_bytes, void (*body)(void*), void* arguments,
+             long bytes_of_arguments, const bool* constant) {
   if (!stacks) {
     void* memory = mmap(nullptr, MOST_THREADS * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
@@ -488,6 +511,14 @@ int shim_run(const unsigned* grid, const unsigned* block, long dynamic_bytes, vo
   kernel_arguments = arguments;
 #if defined(SHIM_RACES)
   forget_races();
+  for (size_t k = 0; k < extents.size(); ++k) extents[k].constant = constant[k];
+  for (Extent& extent : extents)  // a kernel may get an array a second time, to write to it
+    for (const Extent& other : extents)
+      if (!other.constant && other.begin < extent.begin + extent.bytes && extent.begin < other.begin + other.bytes)
+        extent.constant = false;
+  extents.push_back({reinterpret_cast<uintptr_t>(arguments), (uintptr_t)bytes_of_arguments, true});
+#else
+  (void)bytes_of_arguments, (void)constant;
 #endif
   std::vector<unsigned> order((size_t)grid[0] * grid[1] * grid[2]);
   std::iota(order.begin(), order.end(), 0u);
@@ -510,7 +541,10 @@ SHIM_VISIBLE void shim_options(int order, unsigned seed, int skipped_line) {
 }
 
 #if defined(SHIM_RACES)
-SHIM_VISIBLE int shim_use_of_barrier(int line) { return line < MOST_LINES ? uses[line] : 0; }
+SHIM_VISIBLE void shim_extents(int count, const uintptr_t* begins, const long* bytes) {
+  extents.clear();
+  for (int k = 0; k < count; ++k) extents.push_back({begins[k], (uintptr_t)bytes[k], false});
+}
 #define SHIM_HOOK(bytes)                                                                                            \
   void __tsan_read##bytes(void* p) { access(p, bytes, READ, __builtin_return_address(0)); }                         \
   void __tsan_write##bytes(void* p) { access(p, bytes, WRITE, __builtin_return_address(0)); }                       \

@@ -54,7 +54,8 @@ void shim_warp_barrier(int line, unsigned mask);
 void shim_atomic(const void* address, int bytes);
 void shim_fence();
 void shim_fail(const char* message, int line);
-int shim_run(const unsigned* grid, const unsigned* block, long dynamic_bytes, void (*body)(void*), void* arguments);
+int shim_run(const unsigned* grid, const unsigned* block, long dynamic_bytes, void (*body)(void*), void* arguments,
+             long bytes_of_arguments, const bool* constant);
 }
 
 template <typename T, long COUNT>
@@ -130,7 +131,8 @@ template <typename... A, std::size_t... I>
 int launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block, long bytes, void** values,
            std::index_sequence<I...>) {
   Call<A...> call{kernel, std::tuple<A...>(*static_cast<A*>(values[I])...)};
-  return shim_run(grid, block, bytes, &Call<A...>::run, &call);
+  const bool constant[] = {std::is_const<std::remove_pointer_t<A>>::value...};
+  return shim_run(grid, block, bytes, &Call<A...>::run, &call, sizeof call, constant);
 }
 
 template <typename... A>

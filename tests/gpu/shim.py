@@ -25,14 +25,16 @@ COMPILE = ("g++", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique
 MODES = {
     "plain": {"kernels": ("-O1",), "runtime": ("-O2",), "link": ()},
     "races": {
-        "kernels": ("-O1", "-g1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
+        "kernels": (
+            "-O1",
+            "-g1",
+            "-fsanitize=thread,undefined",
+            "-fno-sanitize=vptr",
+            "-fno-sanitize-recover=undefined",
+            "--param=tsan-instrument-func-entry-exit=0",
+        ),
         "runtime": ("-O2", "-DSHIM_RACES"),
-        "link": ("-ldl",),
-    },
-    "address": {
-        "kernels": ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
-        "runtime": ("-O2", "-g1", "-fsanitize=address"),
-        "link": ("-fsanitize=address,undefined",),
+        "link": ("-fsanitize=undefined", "-ldl"),
     },
 }
 SMALL_SHARED, MOST_SHARED = 48 * 1024, 227 * 1024
@@ -45,6 +47,7 @@ settings = SimpleNamespace(
 )
 launched = defaultdict(set)  # expressions that ran without an error, by source
 RAN, NEEDED = 1, 2  # uses of a barrier
+_MOST_LINES = 1 << 15
 _BARRIER = re.compile(r"\b__sync(?:threads(?:_\w+)?|warp)\s*\(")
 _INSTANCE = re.compile(r"^\s*// instance: (\w+<[^>]*>)", re.MULTILINE)
 _BOUNDS = re.compile(
@@ -65,13 +68,6 @@ def shim_problem():
     if shutil.which("g++") is None:
         return "there is no g++ to build CUDA kernels for the CPU"
     return None
-
-
-def sanitizer_environment():
-    """Environment for a process that is to load kernels built under "address"."""
-    asked = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
-    options = "detect_leaks=0,detect_stack_use_after_return=0,verify_asan_link_order=0"
-    return {**os.environ, "LD_PRELOAD": asked.stdout.strip(), "ASAN_OPTIONS": options}
 
 
 @contextmanager
@@ -101,12 +97,13 @@ def uses_of_barriers(code):
 
     Launches under the mode "races" count.
     """
-    expressions = tuple(listed_instances(code))
-    path = _path(code, expressions, "races")[0]
-    if not path.exists():
-        return dict.fromkeys(barriers(code), 0)
-    library = _load(path)
-    return {line: library.shim_use_of_barrier(line) for line in barriers(code)}
+    found = dict.fromkeys(barriers(code), 0)
+    for expression in launched[code]:
+        path = _path(code, (expression,), "races")[0]
+        if path.exists():
+            uses = (ctypes.c_ubyte * _MOST_LINES).in_dll(_load(path), "shim_uses")
+            found = {line: found[line] | uses[line] for line in found}
+    return found
 
 
 def _normal(expression):
@@ -114,7 +111,7 @@ def _normal(expression):
 
 
 def _run(command):
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LD_PRELOAD": ""})
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"g++ refuses the source:\n{done.stderr[:6000]}")
     return done.stdout
@@ -194,7 +191,8 @@ def _load(path):
 class ShimModule:
     """What `cupy.RawModule` is for a GPU: kernels of a source, built for the CPU.
 
-    All instances that the source lists are built together, one run of g++ for a source.
+    All instances that the source lists are built together, one run of g++ for a source; under "races", which fewer
+    tests ask for and which takes longer, each alone.
     """
 
     def __init__(self, code, name_expressions=()):
@@ -231,8 +229,9 @@ class ShimKernel:
         if not 0 <= shared_mem <= self.max_dynamic_shared_size_bytes:
             raise ValueError(f"{self.expression}: {shared_mem} bytes of dynamic shared memory, "
                              f"{self.max_dynamic_shared_size_bytes} were asked for")  # fmt: skip
-        library = _load(_build(self.module.code, tuple(self.module.expressions), settings.mode, Path(settings.cache)))
-        number = self.module.expressions.index(self.expression)
+        together = tuple(self.module.expressions) if settings.mode == "plain" else (self.expression,)
+        path = _build(self.module.code, together, settings.mode, Path(settings.cache))
+        library, number = _load(path), together.index(self.expression)
         if self.arguments is None:
             described = ctypes.create_string_buffer(4096)
             getattr(library, f"describe_{number}")(described)
@@ -242,6 +241,8 @@ class ShimKernel:
         kept = [_passed(self.expression, k, *both) for k, both in enumerate(zip(args, self.arguments, strict=True))]
         values = (ctypes.c_void_p * len(kept))(*(item.ctypes.data for item in kept))
         with _one_launch:
+            if settings.mode == "races":
+                _tell_extents(library, args)
             library.shim_options(ORDERS.index(settings.order), settings.seed, settings.skipped_line)
             failed = getattr(library, f"launch_{number}")(
                 (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), ctypes.c_long(shared_mem), values
@@ -269,6 +270,14 @@ class ShimKernel:
 
 
 _one_launch = Lock()
+
+
+def _tell_extents(library, args):
+    """What a kernel may touch."""
+    arrays = [value if isinstance(value, np.ndarray) else np.empty(0) for value in args]
+    begins = (ctypes.c_size_t * len(arrays))(*(array.ctypes.data for array in arrays))
+    sizes = (ctypes.c_long * len(arrays))(*(array.nbytes for array in arrays))
+    library.shim_extents(len(arrays), begins, sizes)
 
 
 def _dimensions(what, sizes):

@@ -211,6 +211,7 @@ def test_tiny_and_huge_residuals(gpu, scale):
         np.testing.assert_allclose(gpu.get(scaled[4]), gpu.get(plain[4]), atol=1e-6)
 
 
+@pytest.mark.races
 def test_no_two_threads_meet_without_a_barrier(gpu):
     from sparseshare.kernels.gpu import ksvd as kernels
 

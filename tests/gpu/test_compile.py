@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from gpu import record
 
 from sparseshare.kernels.gpu import module
 
@@ -33,6 +32,9 @@ def nvrtc():
     library = ctypes.CDLL(str(max(found)))
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     return library
+
+
+needs_nvrtc = pytest.mark.skipif(nvrtc() is None, reason="NVRTC is not installed: pip install nvidia-cuda-nvrtc")
 
 
 def compile_source(code, expressions, architecture):
@@ -75,20 +77,14 @@ def used(code, expressions, architecture):
     return {"instances": instances, "warnings": [line for line in log.splitlines() if "warning" in line.lower()]}
 
 
-def result_of(family, architecture):
-    """What the record has for this source, or a compilation finds."""
-    known = record.kept(family, "compiled")
-    return known[architecture] if known else used(module.source(family), list(module.instances(family)), architecture)
-
-
+@needs_nvrtc
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("family", module.families())
 def test_instances_compile(family, architecture):
     bounds = module.instances(family)
     assert bounds, f"{family}.cu lists no instance"
-    if record.kept(family, "compiled") is None and nvrtc() is None:
-        pytest.skip("NVRTC is not installed: pip install nvidia-cuda-nvrtc")
-    result = result_of(family, architecture)
+    result = used(module.source(family), list(bounds), architecture)
     assert not result["warnings"], "\n".join(result["warnings"])
     for expression, (registers, spilt) in result["instances"].items():
         assert spilt == 0, f"{expression} spills {spilt} bytes on {architecture}"
@@ -104,7 +100,7 @@ def test_registers_are_stated_for_each_kernel(family):
     assert module.source(family).count("__global__") == len(module.signatures(family))
 
 
-@pytest.mark.skipif(nvrtc() is None, reason="NVRTC is not installed: pip install nvidia-cuda-nvrtc")
+@needs_nvrtc
 def test_what_is_looked_for_is_found():
     """A kernel that spills and one that warns."""
     code = """

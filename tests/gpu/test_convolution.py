@@ -276,6 +276,7 @@ def test_coder_moves(gpu):
     assert_allclose(coder.inverse_transform(codes.get()), made, atol=1e-12)
 
 
+@pytest.mark.races
 @pytest.mark.parametrize("joint", [0.0, 0.5])
 def test_no_races(gpu, joint):
     problem = conv_problem("full", n_signals=2, n_components=5, joint=joint, share=0.5)

@@ -163,6 +163,7 @@ def test_the_order_of_threads_does_not_show(gpu, use_rooms):
             np.testing.assert_array_equal(own, there)
 
 
+@pytest.mark.races
 def test_threads_do_not_race(gpu, use_rooms):
     use_rooms(4)
     tile = tile_of("coherent", np.float32, 2)

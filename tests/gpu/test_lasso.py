@@ -115,6 +115,7 @@ def test_the_order_of_threads_does_not_show(gpu, kernel, use_rooms):
             np.testing.assert_array_equal(own, there)
 
 
+@pytest.mark.races
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_threads_do_not_race(gpu, kernel, use_rooms):
     use_rooms(4)

@@ -8,6 +8,8 @@ from sparseshare.kernels.gpu import conv_pooling, conv_statistics
 
 SHAPE = (20, 33)
 
+pytestmark = pytest.mark.races
+
 
 @pytest.fixture(params=["races", "reverse", "random"])
 def dense_maps(gpu, request, dtype, rng):

@@ -9,7 +9,7 @@ TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 ORDERS = ["forward", "reverse", "random"]
 SIZES = [(1, 1), (31, 33), (257, 10), (3, 257)]
 
-pytestmark = pytest.mark.parametrize("dtype", TOLERANCE)
+pytestmark = [pytest.mark.parametrize("dtype", TOLERANCE), pytest.mark.races]
 
 
 @pytest.fixture

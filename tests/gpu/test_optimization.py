@@ -174,6 +174,7 @@ def test_descent_does_not_depend_on_the_order_of_threads(gpu, rng, joint):
         assert found[1:] == codes[0][1:]
 
 
+@pytest.mark.races
 def test_no_two_threads_of_descent_meet(gpu, rng):
     _, there = problem(gpu, rng, np.float32, 2)
     with gpu.races():

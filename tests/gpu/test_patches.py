@@ -185,6 +185,7 @@ def test_pooling(gpu, maximum, first, n, n_atoms, dtype):
         np.testing.assert_array_equal(in_order(gpu, pooled)[0], expected)
 
 
+@pytest.mark.races
 def test_no_races(gpu):
     """No two threads touch an address with no barrier between them."""
     from sparseshare.kernels.gpu import features, patches, pooling, unrolled_steps

@@ -134,6 +134,7 @@ def test_any_order_of_threads(gpu, on_gpu, dtype, form):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.races
 def test_no_two_threads_meet(gpu, on_gpu):
     tile = Tile(*problem("wide", n_signals=3), np.float32)
     with gpu.races():

@@ -186,6 +186,7 @@ def test_weights_decide_among_atoms(gpu, on_gpu, use_form, form, dtype):
     assert_equal_codes(tile, pursue(on_gpu, tile, 12, gpu=gpu, weight=weight), pursue(on_cpu, tile, 12, weight=weight))
 
 
+@pytest.mark.races
 @pytest.mark.parametrize("least_squares", [False, True], ids=["omp", "ols"])
 @pytest.mark.parametrize("form", FORMS)
 def test_threads_do_not_race(gpu, on_gpu, use_form, form, least_squares):
@@ -244,6 +245,7 @@ def test_matching(gpu, matching_on_gpu, name, kernel, options, dtype):
             np.testing.assert_allclose(found.dense(), expected.dense(), atol=1e-9 * scale)
 
 
+@pytest.mark.races
 @pytest.mark.parametrize(("kernel", "options"), MATCHING, ids=["signed", "upwards", "positive"])
 @pytest.mark.parametrize("order", [*ORDERS, "races"])
 def test_matching_in_any_order_of_threads(gpu, matching_on_gpu, order, kernel, options):
@@ -317,6 +319,7 @@ def test_dependent_atoms_of_masked_signals_are_passed_over(gpu, dtype):
     np.testing.assert_allclose(dense(tile, found), dense(tile, expected), atol=200 * TOL[dtype])
 
 
+@pytest.mark.races
 @pytest.mark.parametrize("order", [*ORDERS, "races"])
 def test_masked_signals_in_any_order_of_threads(gpu, order, monkeypatch):
     from sparseshare.kernels.gpu import workspace

@@ -9,6 +9,8 @@ from sparseshare.kernels.cpu import signals as on_cpu
 DTYPES = [np.float32, np.float64]
 ORDERS = ["forward", "reverse", "random"]
 
+pytestmark = pytest.mark.races
+
 
 @pytest.fixture
 def on_gpu(gpu):

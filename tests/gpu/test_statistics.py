@@ -178,6 +178,7 @@ def test_rows_of_several_parts(gpu):
     np.testing.assert_array_equal(joined_rows(parts).toarray(), expected)
 
 
+@pytest.mark.races
 @pytest.mark.parametrize("density", [0.1, 0.7], ids=["lists", "product"])
 def test_no_two_threads_meet_without_a_barrier(gpu, density):
     codes, X, dictionary = (

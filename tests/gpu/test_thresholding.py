@@ -119,6 +119,7 @@ def test_any_order_of_threads(gpu, on_gpu, dtype):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.races
 def test_no_two_threads_meet(gpu, on_gpu):
     with gpu.races():
         soft(gpu, on_gpu, Tile(*problem("wide"), np.float32), np.full(9, 0.1, np.float32), False)

@@ -45,13 +45,16 @@ class Signature(NamedTuple):
     arguments: tuple
 
 
+def parts(family):
+    """Files of a family's source, in order: the prelude, what it asks for by `// uses: NAME.cu`, its own."""
+    own = files(__package__) / f"{family}.cu"
+    return ["prelude.cu", *_USES.findall(own.read_text()), own.name]
+
+
 @cache
 def source(family):
-    """Source text of a family, with the prelude and what it asks for by `// uses: NAME.cu` before it."""
-    folder = files(__package__)
-    own = (folder / f"{family}.cu").read_text()
-    before = ["prelude.cu", *_USES.findall(own)]
-    return "".join((folder / name).read_text() for name in before) + own
+    """Source text of a family: all its files, one after the other."""
+    return "".join((files(__package__) / name).read_text() for name in parts(family))
 
 
 @cache
