@@ -77,6 +77,9 @@ class DeepSparseClassifier(ClassifierMixin, NetworkLearner):
         Where to compute: "auto" follows X; "cpu"; "cuda" or "cuda:N", to which NumPy arrays are sent, whole where they
         take no more than a quarter of the free memory, else piece by piece while those before are trained on. What is
         returned is where X is, and so is `network_`.
+    checkpoint : str, path, Checkpoint or None, default=None
+        File that `fit` writes its state to every minute, or as often as a `sparseshare.checkpoints.Checkpoint` says.
+        A fit that was killed goes on from it, with the same data and parameters, and ends with the same bits.
 
     Attributes
     ----------
@@ -157,6 +160,7 @@ class DeepSparseClassifier(ClassifierMixin, NetworkLearner):
         verbose=False,
         n_jobs=None,
         device="auto",
+        checkpoint=None,
     ):
         super().__init__(
             layers,
@@ -183,6 +187,7 @@ class DeepSparseClassifier(ClassifierMixin, NetworkLearner):
             verbose=verbose,
             n_jobs=n_jobs,
             device=device,
+            checkpoint=checkpoint,
         )
         self.class_weight = class_weight
 
@@ -377,6 +382,9 @@ class DeepSparseRegressor(RegressorMixin, NetworkLearner):
         Where to compute: "auto" follows X; "cpu"; "cuda" or "cuda:N", to which NumPy arrays are sent, whole where they
         take no more than a quarter of the free memory, else piece by piece while those before are trained on. What is
         returned is where X is, and so is `network_`.
+    checkpoint : str, path, Checkpoint or None, default=None
+        File that `fit` writes its state to every minute, or as often as a `sparseshare.checkpoints.Checkpoint` says.
+        A fit that was killed goes on from it, with the same data and parameters, and ends with the same bits.
 
     Attributes
     ----------

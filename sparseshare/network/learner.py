@@ -30,6 +30,7 @@ from .layers import Dense, Flatten
 from .model import Network
 from .planning import check_training, plan_of, warn_unfinished
 from .report import parameter_report
+from .resumption import Resumption
 from .sharing import SharingRule, one_line
 from .thresholds import ACTIVATIONS
 from .training import NetworkReports, train
@@ -76,6 +77,7 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
         verbose=False,
         n_jobs=None,
         device="auto",
+        checkpoint=None,
     ):
         self.layers = layers
         self.activation = activation
@@ -101,6 +103,7 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
         self.verbose = verbose
         self.n_jobs = n_jobs
         self.device = device
+        self.checkpoint = checkpoint
 
     @with_callbacks
     def fit(self, X, y):
@@ -125,7 +128,8 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
             X, shape = check_samples(self, X, reset=True)
             going_on = self.warm_start and hasattr(self, "network_")
             targets = self._check_targets(X, y, going_on)
-            random_state = check_random_state(self.random_state)
+            resumption = Resumption(self, self.network_ if going_on else None, X=X, y=targets)
+            random_state = resumption.random_state
             self._build(X, shape, random_state, going_on, device)
             read, score = Batches(X, shape, self.network_.dtype, device), None
             rows = np.arange(len(X))
@@ -142,6 +146,7 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
                     score=score,
                     reports=reports,
                     attributes=lambda: self._fitted_so_far(device_of(X)),
+                    resumption=resumption,
                 )
             kept = going_on and hasattr(self, "loss_curve_")
             self.loss_curve_ = (self.loss_curve_ if kept else []) + history.loss_curve

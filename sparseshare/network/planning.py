@@ -7,6 +7,7 @@ from numbers import Integral
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from sparseshare.checkpoints import check_checkpoint
 from sparseshare.devices import resolve_device
 from sparseshare.threads import thread_count
 from sparseshare.validation import check_bool, check_choice, check_number
@@ -54,6 +55,7 @@ def check_training(estimator, *, min_iter=1):
             check_bool(name, given[name], of=of)
     if not isinstance(given["verbose"], bool | np.bool_ | Integral):
         raise ValueError(f"The 'verbose' parameter of {of} must be True, False or an integer, got {given['verbose']!r}")
+    check_checkpoint(given.get("checkpoint"), of=of)
     thread_count(given["n_jobs"])
     resolve_device(given["device"])
 

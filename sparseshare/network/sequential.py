@@ -29,6 +29,7 @@ from .layers import Dense
 from .losses import SquaredError
 from .model import Network
 from .planning import check_training, plan_of, warn_unfinished
+from .resumption import Resumption
 from .sequential_steps import SequentialCoding
 from .training import NetworkReports, train
 
@@ -88,6 +89,9 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
     device : str, default="auto"
         "auto" computes where X lives: NumPy's on the CPU, CuPy's on its GPU, and so are codes and attributes. "cuda"
         and "cuda:N" send NumPy's to a GPU; what comes out are NumPy arrays.
+    checkpoint : str, path, Checkpoint or None, default=None
+        File that `fit` writes its state to every minute, or as often as a `sparseshare.checkpoints.Checkpoint` says.
+        A fit that was killed goes on from it, with the same data and parameters, and ends with the same bits.
 
     Attributes
     ----------
@@ -175,6 +179,7 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         verbose=False,
         n_jobs=None,
         device="auto",
+        checkpoint=None,
     ):
         self.dictionary = dictionary
         self.alpha = alpha
@@ -194,6 +199,7 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         self.verbose = verbose
         self.n_jobs = n_jobs
         self.device = device
+        self.checkpoint = checkpoint
 
     @with_callbacks
     def fit(self, X, y=None):
@@ -219,7 +225,7 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
     def _fit(self, X, y, device):
         X = self._check_sequences(X, reset=True)
         targets = self._check_targets(X, y)
-        random_state = check_random_state(self.random_state)
+        check_random_state(self.random_state)
         dictionary = check_dictionary(to_host(self.dictionary), np.float64)
         if dictionary.shape[1] != X.shape[2]:
             raise ValueError(
@@ -239,7 +245,7 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         self.network_.set_threads(thread_count(self.n_jobs))
         self.loss_curve_, self.n_iter_, self.converged_ = [], 0, True
         if self.learn:
-            self._train(X, y, targets, random_state, device)
+            self._train(X, y, targets, device)
         self.network_.release()
         self.network_ = self.network_.to_device(device_of(X))
         self.components_ = self.network_.nodes[1].weights.values
@@ -343,7 +349,8 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         """Where to compute for sequences or codes X."""
         return resolve_device(self.device, X, self.components_)
 
-    def _train(self, X, y, targets, random_state, device):
+    def _train(self, X, y, targets, device):
+        resumption = Resumption(self, X=X, y=None if targets is X else targets)
         plan = plan_of(self, SquaredError())
         read = X.__getitem__ if on_gpu(X) else Batches(X, X.shape[1:], X.dtype, device)
         with NetworkReports(self, X, y) as reports:
@@ -352,9 +359,10 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
                 read,
                 targets,
                 plan,
-                random_state,
+                resumption.random_state,
                 reports=reports,
                 attributes=self._fitted_so_far,
+                resumption=resumption,
             )
         self.loss_curve_, self.n_iter_ = history.loss_curve, history.n_iter
         self.converged_ = history.stopped in ("converged", "callback")

@@ -65,14 +65,13 @@ def save(estimator, path):
     if _ESTIMATORS.get(name) is not type(estimator) or not hasattr(estimator, "network_"):
         raise ValueError(f"save is for a fitted {' or '.join(_ESTIMATORS)}, got {estimator!r}")
     estimator = moved(estimator, "cpu")
+    parameters = estimator.get_params(deep=False) | {"checkpoint": None}  # the file of a fit, not of what it has made
     arrays, network = {}, estimator.network_
     header = {
         "format": _FORMAT,
         "version": __version__,
         "estimator": name,
-        "parameters": {
-            key: _written(value, arrays, key) for key, value in estimator.get_params(deep=False).items()
-        },
+        "parameters": {key: _written(value, arrays, key) for key, value in parameters.items()},
         "fitted": {key: _written(getattr(estimator, key), arrays, key) for key in _FITTED if hasattr(estimator, key)},
         "dtype": network.dtype.name,
         "input_shape": list(estimator.input_shape_),

@@ -9,10 +9,12 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sparseshare.callbacks import EpochReports, report_epoch
+from sparseshare.checkpoints import random_bits
 from sparseshare.devices import array_module, device_of, to_device
 
 from .losses import value_of
 from .optimizers import scheduled_rate
+from .resumption import packed_network, restore_network
 
 _RISEN = 10  # times the loss before training: one that training has made worse
 _DIVIDE, _SMALLEST = 5.0, 1e-6  # what "adaptive" does to the rate, and below what it stops, as scikit-learn's
@@ -102,17 +104,15 @@ class NetworkReports(EpochReports):
                 time.perf_counter() - self.started,
                 **more,
             )
-        return bool(
-            self.task.call_on_fit_task_end(
-                **self.state, metadata={"loss": loss}, reconstruction_attributes=self._attributes
-            )
-        )
+        return self._tell(loss)
 
     def _attributes(self):
         return self.dictionary()
 
 
-def train(network, read, targets, plan, random_state, *, score=None, reports=None, attributes=dict):
+def train(
+    network, read, targets, plan, random_state, *, score=None, reports=None, attributes=dict, resumption=None
+):  # fmt: skip
     """Train a network until it stops getting better.
 
     Parameters
@@ -129,6 +129,8 @@ def train(network, read, targets, plan, random_state, *, score=None, reports=Non
     reports : NetworkReports or None, default=None
     attributes : callable
         For `reports`.
+    resumption : Resumption or None, default=None
+        Where checkpoints go, and what to go on from.
 
     Returns
     -------
@@ -140,16 +142,53 @@ def train(network, read, targets, plan, random_state, *, score=None, reports=Non
         If the loss became NaN or infinite; the weights are then those of the last good epoch. Also if it ended ten
         times higher than it was before.
     """
-    history = History()
-    untrained = _loss_of_some(network, read, targets, plan)
-    best, good, waited, factor = None, network.state(), 0, 1.0
-    while history.n_iter < plan.max_iter:
+    saved = None if resumption is None else resumption.saved
+    if saved is None:
+        history, progress, epoch = History(), _Progress(_loss_of_some(network, read, targets, plan)), None
+        best, good = None, network.state()
+    else:
+        history, progress, epoch = History(**saved["history"]), _Progress(**saved["progress"]), saved["epoch"]
+        best, good = restore_network(network, saved["network"]).values()
+        if epoch is None:
+            random_state.set_state(saved["random_state"])
+
+    def save(epoch=None):
+        resumption.save(
+            dict(
+                history=vars(history),
+                progress=vars(progress),
+                epoch=epoch,
+                network=packed_network(network, best=best, good=good),
+                random_state=random_bits(random_state),
+                finished=bool(history.stopped),
+            )
+        )
+
+    if reports is not None and reports.again(history.loss_curve, attributes) and not history.stopped:
+        history.stopped = "callback"
+    if saved is not None and saved["finished"]:
+        return history
+    while history.n_iter < plan.max_iter and not history.stopped:
+        if saved is None and history.n_iter and resumption is not None and resumption.due():
+            save()
+        saved = None
         _gather_clusters(network, history.n_iter / plan.max_iter)
-        rate = factor * scheduled_rate(plan.schedule, plan.learning_rate, history.n_iter, plan.max_iter)
+        rate = progress.factor * scheduled_rate(plan.schedule, plan.learning_rate, history.n_iter, plan.max_iter)
         if reports is not None:
             reports.begin()
         started = time.perf_counter()
-        loss = train_epoch(network, read, targets, plan, rate, random_state)
+        loss = train_epoch(
+            network,
+            read,
+            targets,
+            plan,
+            rate,
+            random_state,
+            epoch,
+            None if resumption is None else resumption.due,
+            save,
+        )
+        epoch = None
         more = {"samples_per_second": round(len(targets) / max(time.perf_counter() - started, 1e-9))}
         if not isfinite(loss):
             network.restore(good if best is None else best)
@@ -169,39 +208,54 @@ def train(network, read, targets, plan, random_state, *, score=None, reports=Non
             if value > history.best_score:
                 history.best_score, best = value, good
         history.best_loss = min(history.best_loss, loss)
-        waited = 0 if improved else waited + 1
+        progress.waited = 0 if improved else progress.waited + 1
         if reports is not None and reports.end_epoch(loss, attributes, **more):
             history.stopped = "callback"
             break
-        if plan.n_iter_no_change is None or waited < plan.n_iter_no_change:
+        if plan.n_iter_no_change is None or progress.waited < plan.n_iter_no_change:
             continue
         if _gather_clusters(network, 1.0):
             # What follows is the fine-tuning; what was best before had more values.
-            waited, best, history.best_loss, history.best_score = 0, None, inf, -inf
+            progress.waited, best, history.best_loss, history.best_score = 0, None, inf, -inf
             continue
-        if plan.schedule == "adaptive" and factor * plan.learning_rate > _SMALLEST:
-            factor, waited = factor / _DIVIDE, 0
+        if plan.schedule == "adaptive" and progress.factor * plan.learning_rate > _SMALLEST:
+            progress.factor, progress.waited = progress.factor / _DIVIDE, 0
             continue
         history.stopped = "converged"
         break
-    else:
-        history.stopped = "max_iter"
+    history.stopped = history.stopped or "max_iter"
     if best is not None:
         network.restore(best)
-    elif history.loss_curve and history.loss_curve[-1] > _RISEN * max(untrained, 100 * plan.tol):
-        _warn_risen(untrained, history, plan)
+    elif history.loss_curve and history.loss_curve[-1] > _RISEN * max(progress.untrained, 100 * plan.tol):
+        _warn_risen(progress.untrained, history, plan)
         history.stopped = "diverged"
     _gather_clusters(network, 1.0)
+    if resumption is not None:
+        best = good = None
+        save()
     return history
 
 
-def train_epoch(network, read, targets, plan, rate, random_state):
+@dataclass
+class _Progress:
+    """What decides when to stop: the loss before training, epochs without improvement, the factor of the rate."""
+
+    untrained: float
+    waited: int = 0
+    factor: float = 1.0
+
+
+def train_epoch(network, read, targets, plan, rate, random_state, begun=None, due=None, save=None):
     """One pass over all samples.
 
     Parameters
     ----------
     network, read, targets, plan, random_state : see `train`
     rate : float
+    begun : dict or None, default=None
+        What `save` was given when this pass was broken off, to go on from; the network is then as it was.
+    due, save : callables or None, default=None
+        Whether, and how, to save how far the pass has come.
 
     Returns
     -------
@@ -210,12 +264,18 @@ def train_epoch(network, read, targets, plan, rate, random_state):
         through with it, for the host looks at no loss before the end.
     """
     n_samples = len(targets)
+    total, done = _LossSum(), 0
+    if begun is not None:
+        random_state.set_state(begun["before"])
+    before = random_bits(random_state)
     order = random_state.permutation(n_samples) if plan.shuffle else np.arange(n_samples)
+    if begun is not None:
+        random_state.set_state(begun["now"])
+        total, done = _LossSum.of(begun["total"], network.device), begun["done"]
     parameters, weights = network.parameters, network.weights()
-    total = _LossSum()
     # A loss past all bounds ends the epoch and is reported; no need for NumPy to do so first.
     with np.errstate(over="ignore", invalid="ignore"):
-        for batch, wanted in _epoch(read, targets, order, plan.batch_size):
+        for batch, wanted in _epoch(read, targets, order[done:], plan.batch_size):
             n = len(batch)
             outputs, caches = network.forward(batch, True, random_state)
             loss, gradient = plan.loss(outputs, wanted)
@@ -225,6 +285,9 @@ def train_epoch(network, read, targets, plan, rate, random_state):
                 parameter.reset_gradient()
             network.backward(gradient, caches)
             plan.optimizer.step(parameters, rate, plan.l1 / n, plan.l2 / n, weights)
+            done += n
+            if due is not None and done < n_samples and due():
+                save(dict(before=before, now=random_bits(random_state), done=done, total=total.state))
         penalty = _penalty(weights, plan)
         mean = total.total() / n_samples + penalty
     return mean if _all_finite(parameters) else np.nan
@@ -238,6 +301,19 @@ class _LossSum:
 
     def __init__(self):
         self.sum, self.waiting, self.sums = 0.0, [], []
+
+    @property
+    def state(self):
+        """What it holds, as arrays and numbers for `of`."""
+        return dict(sum=self.sum, sums=list(map(float, self.sums)), waiting=self.waiting)
+
+    @classmethod
+    def of(cls, state, device):
+        """One that goes on from a `state`."""
+        total = cls()
+        total.sum, total.sums = state["sum"], state["sums"]
+        total.waiting = [(to_device(losses, device), n_samples) for losses, n_samples in state["waiting"]]
+        return total
 
     def add(self, loss, n_samples):
         """Whether the loss may be finite: of a loss on a GPU that is not known yet."""

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
@@ -35,6 +35,7 @@ from .batches import Batches
 from .losses import value_of
 from .model import Network
 from .planning import check_training, plan_of
+from .resumption import Resumption
 from .training import NetworkReports, train
 from .unrolled_losses import CodeError, LassoObjective, StepLoss, mean_square, objective
 from .unrolled_steps import WEIGHTS, UnrolledISTA
@@ -118,6 +119,9 @@ class LearnedSparseCoder(
     device : str, default="auto"
         "auto" computes where X lives: NumPy's on the CPU, CuPy's on its GPU, and so are codes and attributes. "cuda"
         and "cuda:N" send NumPy's to a GPU; what comes out are NumPy arrays.
+    checkpoint : str, path, Checkpoint or None, default=None
+        File that `fit` writes its state to every minute, or as often as a `sparseshare.checkpoints.Checkpoint` says.
+        A fit that was killed goes on from it, with the same data and parameters, and ends with the same bits.
 
     Attributes
     ----------
@@ -217,6 +221,7 @@ class LearnedSparseCoder(
         verbose=False,
         n_jobs=None,
         device="auto",
+        checkpoint=None,
     ):
         self.dictionary = dictionary
         self.alpha = alpha
@@ -243,6 +248,7 @@ class LearnedSparseCoder(
         self.verbose = verbose
         self.n_jobs = n_jobs
         self.device = device
+        self.checkpoint = checkpoint
 
     @with_callbacks
     def fit(self, X, y=None):
@@ -265,7 +271,8 @@ class LearnedSparseCoder(
             return self._fit(X, y, device)
 
     def _fit(self, X, y, device):
-        random_state = check_random_state(self.random_state)
+        resumption = Resumption(self, X=X)
+        random_state = resumption.random_state
         self.components_ = check_dictionary(to_host(self.dictionary), X.dtype)
         n_threads = thread_count(self.n_jobs)
         self.input_shape_ = (X.shape[1],)
@@ -297,6 +304,7 @@ class LearnedSparseCoder(
                 score=score,
                 reports=reports,
                 attributes=self._fitted_so_far,
+                resumption=resumption,
             )
         self.loss_curve_ = history.loss_curve
         self.validation_scores_ = history.validation_scores if self.early_stopping else None
