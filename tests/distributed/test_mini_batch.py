@@ -59,11 +59,11 @@ def test_workers_change_no_bit(client, X):
 
 
 def test_asynchronous_learns_as_well(client, X):
-    parameters = PARAMETERS | dict(max_iter=12)
+    parameters = PARAMETERS | dict(max_iter=5)
     synchronous = DaskMiniBatchDictionaryLearning(8, blocks_per_update=1, **parameters).fit(in_blocks(X))
     found = DaskMiniBatchDictionaryLearning(8, mode="asynchronous", **parameters).fit(in_blocks(X))
-    assert found.n_steps_ == 12 * 8 and found.n_iter_ == 12
-    assert found.loss_curve_[-1] <= 1.03 * synchronous.loss_curve_[-1]
+    assert found.n_steps_ == 5 * 8 and found.n_iter_ == 5
+    assert found.loss_curve_[-1] <= 1.05 * synchronous.loss_curve_[-1]
     assert found.loss_curve_[-1] < found.loss_curve_[0]
 
 
@@ -175,27 +175,28 @@ def test_without_a_client(X):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("block", "time"), [(0, 1), (4, 1), (2, 2), (7, 2), (None, 3)], ids=lambda value: str(value))
-def test_a_worker_that_dies_costs_its_block(client, X, tmp_path, block, time):
-    """Killed while it reads a block for the first or the second time, or between two updates: the same bits."""
+def test_workers_that_die_cost_their_blocks(client, X, tmp_path):
+    """Killed in five moments of a fit, while they read a block or between two updates: the same bits."""
     learner = DaskMiniBatchDictionaryLearning(5, blocks_per_update=4, dict_init=X[:5], **PARAMETERS)
     expected = learner.fit(in_blocks(X)).components_.copy()
-    kill, here = signal.SIGKILL, str(tmp_path)
+    kill, here, moments = signal.SIGKILL, str(tmp_path), {(0, 1), (4, 1), (2, 2), (7, 2)}
 
     def read(part, block_info=None):
-        if block_info[0]["chunk-location"][0] == block:
-            with open(os.path.join(here, "reads"), "a+") as file:
-                file.write(".")
-                file.flush()
-                file.seek(0)
-                if len(file.read()) == time:
-                    os.kill(os.getpid(), kill)
+        block = block_info[0]["chunk-location"][0]
+        with open(os.path.join(here, f"reads-{block}"), "a+") as file:
+            file.write(".")
+            file.flush()
+            file.seek(0)
+            if (block, len(file.read())) in moments:
+                open(os.path.join(here, f"killed-{len(os.listdir(here))}-{block}"), "w").close()
+                os.kill(os.getpid(), kill)
         return part
 
     def between(state):
-        if block is None and state["i"] == time - 1:
+        if state["i"] == 2:
             os.kill(next(iter(client.run(os.getpid).values())), kill)
 
     found = learner.set_params(callback=between).fit(in_blocks(X).map_blocks(read, dtype=X.dtype, meta=X[:0]))
     np.testing.assert_array_equal(found.components_, expected)
+    assert len(list(tmp_path.glob("killed-*"))) == 4
     client.wait_for_workers(2, timeout=60)
