@@ -215,11 +215,12 @@ const Allocation* allocation_of(uintptr_t address, int bytes) {
   return nullptr;
 }
 
-struct Extent {  // an array that the kernel got, one that it cannot write to if `constant`
+struct Extent {  // an array that the kernel got or may know of, one that it cannot write to if `constant`
   uintptr_t begin, bytes;
   bool constant;
 };
 std::vector<Extent> extents;
+int own_extents = 0;  // of the kernel's arguments; they come first
 extern "C" __attribute__((visibility("hidden"))) char __ehdr_start[], _end[];  // of this library
 
 enum Place { OUTSIDE, CONSTANT, VARIABLE };
@@ -511,7 +512,7 @@ int shim_run(const unsigned* grid, const unsigned* block, long dynamic_bytes, vo
   kernel_arguments = arguments;
 #if defined(SHIM_RACES)
   forget_races();
-  for (size_t k = 0; k < extents.size(); ++k) extents[k].constant = constant[k];
+  for (int k = 0; k < own_extents; ++k) extents[k].constant = constant[k];
   for (Extent& extent : extents)  // a kernel may get an array a second time, to write to it
     for (const Extent& other : extents)
       if (!other.constant && other.begin < extent.begin + extent.bytes && extent.begin < other.begin + other.bytes)
@@ -541,8 +542,9 @@ SHIM_VISIBLE void shim_options(int order, unsigned seed, int skipped_line) {
 }
 
 #if defined(SHIM_RACES)
-SHIM_VISIBLE void shim_extents(int count, const uintptr_t* begins, const long* bytes) {
+SHIM_VISIBLE void shim_extents(int arguments, int count, const uintptr_t* begins, const long* bytes) {
   extents.clear();
+  own_extents = arguments;
   for (int k = 0; k < count; ++k) extents.push_back({begins[k], (uintptr_t)bytes[k], false});
 }
 #define SHIM_HOOK(bytes)                                                                                            \

@@ -28,7 +28,7 @@ import scipy.signal
 import scipy.sparse
 import scipy.special
 
-from .shim import ShimModule
+from .shim import ShimModule, exposed
 
 _KNOWN = json.loads(Path(__file__).with_name("cupy_names.json").read_text())
 _GARBAGE = 0xCD
@@ -195,6 +195,7 @@ class _MemoryPointer:
     def __init__(self, array):
         self.ptr, self.device_id, self.mem = array._host.ctypes.data, array._memory.device, array._memory
         self.device = Device(self.device_id)
+        exposed[self.ptr] = array._host
 
 
 class ndarray:

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from threading import Lock
 from types import SimpleNamespace
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -45,6 +46,7 @@ settings = SimpleNamespace(
     skipped_line=-1,
     cache=Path(tempfile.gettempdir(), "cuda-shim"),
 )
+exposed = WeakValueDictionary()  # arrays whose address may lie in memory that a kernel reads, by that address
 launched = defaultdict(set)  # expressions that ran without an error, by source
 RAN, NEEDED = 1, 2  # uses of a barrier
 _MOST_LINES = 1 << 15
@@ -273,11 +275,12 @@ _one_launch = Lock()
 
 
 def _tell_extents(library, args):
-    """What a kernel may touch."""
+    """What a kernel may touch: arrays among its arguments, and those whose address somebody has asked for."""
     arrays = [value if isinstance(value, np.ndarray) else np.empty(0) for value in args]
+    arrays += exposed.values()
     begins = (ctypes.c_size_t * len(arrays))(*(array.ctypes.data for array in arrays))
     sizes = (ctypes.c_long * len(arrays))(*(array.nbytes for array in arrays))
-    library.shim_extents(len(arrays), begins, sizes)
+    library.shim_extents(len(args), len(arrays), begins, sizes)
 
 
 def _dimensions(what, sizes):
