@@ -244,12 +244,12 @@ struct LassoSet : ActiveSet<T, THREADS> {
 // counts, iterations and status are (n, n_penalties), codes (n, n_penalties, capacity), in the first place with the
 // code to start from. Signals with more than `room` active atoms are left TOO_LARGE with their code so far, and taken
 // up there when they are listed in `rows`. `scratch` has the state of every block, unless that is in shared memory.
-// instance: lasso<float, 32> registers 112
-// instance: lasso<double, 32> registers 112
-// instance: lasso<float, 128> registers 128
-// instance: lasso<double, 128> registers 128
+// instance: lasso<float, 32> registers 128
+// instance: lasso<double, 32> registers 128
+// instance: lasso<float, 128> registers 168
+// instance: lasso<double, 128> registers 168
 template <typename T, int THREADS>
-__global__ void __launch_bounds__(THREADS, THREADS == WARP ? 16 : 4) lasso(
+__global__ void __launch_bounds__(THREADS, THREADS == WARP ? 16 : 3) lasso(
     const T* __restrict__ Q, const double* __restrict__ norms2, const T* __restrict__ G, const T* __restrict__ alphas,
     const double tol, const int max_iter, const bool positive, const long long* __restrict__ rows, int* indices,
     T* values, int* counts, double* __restrict__ gaps, int* __restrict__ iterations, signed char* __restrict__ status,

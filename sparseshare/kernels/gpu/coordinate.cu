@@ -91,7 +91,7 @@ __device__ __forceinline__ int packed(int a, int b) { return a >= b ? a * (a + 1
 // Minimise 0.5 |x - w D|^2 + alpha |w|_1 over a working set of at most ROOM atoms, their Gram matrix in shared memory.
 // Codes are (n, capacity), in with what to start from. A signal that needs more atoms is left TOO_LARGE with its code
 // so far, one whose set does not settle CRAWLS.
-// instance: working_set<float, 96> registers 144
+// instance: working_set<float, 96> registers 152
 // instance: working_set<double, 96> registers 128
 template <typename T, int ROOM>
 __global__ void __launch_bounds__(WARP, 12) working_set(
@@ -116,7 +116,6 @@ __global__ void __launch_bounds__(WARP, 12) working_set(
     T* const code = values + (long long)i * capacity;
     const T penalty = alpha[i];
     const double target = tol * 0.5 * norms2[i];
-    __syncwarp(FULL);
     int n = 0, ready = 0, sweeps = 0, outcome = -1, m = 0;
     const int given = counts[i];
     for (int start = 0; start < given; start += WARP) {
@@ -272,7 +271,6 @@ __global__ void __launch_bounds__(WARP, 12) working_set(
 #pragma unroll
       for (int e = 0; e < EACH; ++e)
         if (lane + e * WARP < n) coef[lane + e * WARP] = w[e] * inverse[e];
-      __syncwarp(FULL);
     }
     for (int a = lane; a < m; a += WARP) {
       code_atoms[a] = used_atoms[a];
@@ -290,7 +288,7 @@ __global__ void __launch_bounds__(WARP, 12) working_set(
 // The same over all atoms, for signals `rows`, from their codes so far. A block has its correlations and its dense code
 // in shared memory, or, for large dictionaries, in `scratch`.
 // instance: plain<float> registers 128
-// instance: plain<double> registers 112
+// instance: plain<double> registers 128
 template <typename T>
 __global__ void __launch_bounds__(WARP, 16) plain(
     const T* __restrict__ Q, const double* __restrict__ norms2, const T* __restrict__ G, const T* __restrict__ diagonal,
@@ -309,7 +307,6 @@ __global__ void __launch_bounds__(WARP, 16) plain(
     T* const code = values + i * capacity;
     const T penalty = alpha[i];
     const double target = tol * 0.5 * norms2[i];
-    __syncwarp(FULL);
     T floor = 0;
     for (int k = lane; k < K; k += WARP) {
       floor = max(floor, magnitude(q[k]));

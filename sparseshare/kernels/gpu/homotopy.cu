@@ -280,12 +280,12 @@ struct Path : ActiveSet<T, THREADS> {
 
 // Follow the paths of signals `rows` (null: all) to the first of their bounds; arguments as of the twin. Signals with
 // more than `room` active atoms are left TOO_LARGE, to be followed anew when they are listed in `rows`.
-// instance: homotopy<float, 32> registers 144
+// instance: homotopy<float, 32> registers 152
 // instance: homotopy<double, 32> registers 128
-// instance: homotopy<float, 128> registers 128
-// instance: homotopy<double, 128> registers 128
+// instance: homotopy<float, 128> registers 168
+// instance: homotopy<double, 128> registers 168
 template <typename T, int THREADS>
-__global__ void __launch_bounds__(THREADS, THREADS == WARP ? 12 : 4) homotopy(
+__global__ void __launch_bounds__(THREADS, THREADS == WARP ? 12 : 3) homotopy(
     const T* __restrict__ Q, const double* __restrict__ norms2, const T* __restrict__ G, const T* __restrict__ alpha,
     const double* __restrict__ max_l1_norm, const double* __restrict__ max_error,
     const long long* __restrict__ max_nonzero, const double tol, const bool drop, const bool positive,
@@ -376,10 +376,10 @@ __global__ void __launch_bounds__(THREADS, THREADS == WARP ? 12 : 4) homotopy(
 // One round of what repairs codes: from solutions of the lasso at `penalties` along their segments to the bounds, whose
 // penalty and code they become. `state` says whether a signal is REPAIRED, or FAILED to reach its gap at a penalty that
 // is `held` or meets the bounds.
-// instance: toward_bounds<float, 128> registers 128
-// instance: toward_bounds<double, 128> registers 128
+// instance: toward_bounds<float, 128> registers 168
+// instance: toward_bounds<double, 128> registers 168
 template <typename T, int THREADS>
-__global__ void __launch_bounds__(THREADS, 4) toward_bounds(
+__global__ void __launch_bounds__(THREADS, 3) toward_bounds(
     const T* __restrict__ Q, const double* __restrict__ norms2, const T* __restrict__ G, const T* __restrict__ alpha,
     const double* __restrict__ max_l1_norm, const double* __restrict__ max_error, const double tol,
     const bool positive, const bool* __restrict__ held, const signed char* __restrict__ solved, T* penalties,

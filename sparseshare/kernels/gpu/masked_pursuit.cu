@@ -19,6 +19,7 @@ __device__ __forceinline__ void sum_features(const T* factors, const T* __restri
   for (int s = 0; s < SIGNALS; ++s)
 #pragma unroll
     for (int e = 0; e < SIZE; ++e) sums[s].item[e] = T(0);
+#pragma unroll 1  // the sums take so many registers that more at a time would spill
   for (int f = 0; f < n_features; ++f) {
     const Pack<T> entries = load_pack(transposed + (long long)f * n_atoms + start);
 #pragma unroll
@@ -56,9 +57,9 @@ __device__ __forceinline__ void solve_codes(const int m, const T* factor, const 
 // Every block has `block_items` items of scratch memory, an equal share for each of its signals: correlations, scales
 // of the atoms, orthonormal atoms, their Cholesky factor, and three vectors.
 // instance: pursue_masked<float, 8> registers 128
-// instance: pursue_masked<double, 4> registers 128
+// instance: pursue_masked<double, 4> registers 168
 template <typename T, int SIGNALS>
-__global__ void __launch_bounds__(32 * SIGNALS, 16 / SIGNALS)
+__global__ void __launch_bounds__(32 * SIGNALS, SIGNALS == 8 ? 2 : 3)
     pursue_masked(const T* __restrict__ correlations, const double* __restrict__ norms2, const T* __restrict__ atoms,
                   const T* __restrict__ transposed, const bool* __restrict__ missing,
                   const long long* __restrict__ n_nonzero, const double* __restrict__ max_error,

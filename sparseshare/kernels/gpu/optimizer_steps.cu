@@ -11,7 +11,7 @@
 // instance: fused_step<float, 1> registers 64
 // instance: fused_step<float, 2> registers 64
 // instance: fused_step<double, 0> registers 56
-// instance: fused_step<double, 1> registers 56
+// instance: fused_step<double, 1> registers 64
 // instance: fused_step<double, 2> registers 64
 template <typename T, int KIND>
 __global__ void fused_step(const long long* __restrict__ table, const double* __restrict__ factors, const double rate,

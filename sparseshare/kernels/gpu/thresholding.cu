@@ -230,10 +230,10 @@ __device__ __forceinline__ int least_squares(const T* q, const T* __restrict__ G
   }
 }
 
-// instance: iht<float> registers 128
-// instance: iht<double> registers 128
+// instance: iht<float> registers 168
+// instance: iht<double> registers 168
 template <typename T>
-__global__ void __launch_bounds__(128, 4) iht(const T* __restrict__ Q, const double* __restrict__ norms2,
+__global__ void __launch_bounds__(128, 3) iht(const T* __restrict__ Q, const double* __restrict__ norms2,
                                               const T* __restrict__ G, const long long* __restrict__ n_nonzero, const T safe,
                                               const double tol, const int max_iter, const bool positive, const int n_signals,
                                               const int n_atoms, const int capacity, T* scratch, const long long items,
