@@ -1,0 +1,77 @@
+"""Fits on a GPU that were killed go on to the same bits; their checkpoints hold NumPy arrays."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from sparseshare import KSVD, DictionaryLearning, MiniBatchDictionaryLearning
+from sparseshare.checkpoints import Checkpoint
+from sparseshare.convolution import ConvDictionaryLearning
+from sparseshare.network import DeepSparseClassifier, Dense
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def X():
+    return np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
+
+
+def fit_with_deaths(learner, *data, monkeypatch):
+    save = Checkpoint.save
+
+    def save_and_die(self, state):
+        save(self, state)
+        raise Killed
+
+    for deaths in range(200):
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoint, "save", save_and_die)
+            try:
+                return clone(learner).fit(*data), deaths
+            except Killed:
+                continue
+    raise AssertionError("never came to an end")
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        MiniBatchDictionaryLearning(6, alpha=0.3, max_iter=2, batch_size=16, tol=0, random_state=0),
+        DictionaryLearning(6, alpha=0.3, max_iter=3, tol=0, random_state=0),
+        KSVD(6, n_nonzero_coefs=2, max_iter=2, tol=0, random_state=0),
+        ConvDictionaryLearning(2, 3, alpha=0.3, max_iter=2, tol=0, random_state=0),
+        ConvDictionaryLearning(2, 3, alpha=0.3, max_iter=2, tol=0, method="online", batch_size=30, random_state=0),
+    ],
+    ids=lambda learner: f"{type(learner).__name__}-{getattr(learner, 'method', '')}",
+)
+def test_dictionaries(gpu, X, learner, tmp_path, monkeypatch):
+    path = tmp_path / "state.npz"
+    for signals in (X, gpu.asarray(X)):
+        learner = clone(learner).set_params(checkpoint=None, device="cuda")
+        whole = clone(learner).fit(signals)
+        learner.set_params(checkpoint=Checkpoint(path, every=0))
+        resumed, deaths = fit_with_deaths(learner, signals, monkeypatch=monkeypatch)
+        assert deaths >= 2 and type(resumed.components_) is type(signals)
+        np.testing.assert_array_equal(gpu.get(resumed.components_), gpu.get(whole.components_))
+        assert resumed.loss_curve_ == whole.loss_curve_ and resumed.n_iter_ == whole.n_iter_
+        again = clone(learner).fit(signals)
+        np.testing.assert_array_equal(gpu.get(again.components_), gpu.get(whole.components_))
+        path.unlink()
+
+
+def test_networks(gpu, X, tmp_path, monkeypatch):
+    y = (X[:, 0] > 0).astype(int)
+    learner = DeepSparseClassifier(
+        [Dense(6)], batch_size=16, max_iter=2, n_iter_no_change=None, random_state=0, device="cuda"
+    )
+    whole = clone(learner).fit(X, y)
+    learner.set_params(checkpoint=Checkpoint(tmp_path / "state.npz", every=0))
+    resumed, deaths = fit_with_deaths(learner, X, y, monkeypatch=monkeypatch)
+    assert deaths > 4 and resumed.loss_curve_ == whole.loss_curve_
+    for first, second in zip(resumed.network_.parameters, whole.network_.parameters, strict=True):
+        np.testing.assert_array_equal(first.values, second.values)
