@@ -10,7 +10,7 @@ import numpy as np
 
 from .duality import duality_gap
 from .factor import append_atom, capacity_for, clear_tail, delete_atom, project_column, solve, triangles
-from .jit import inline, kernel, part, rare
+from .jit import called, inline, kernel, part, rare
 from .observed import correlate_code, gram_row, squared_norm
 from .vectors import SLOTS, lanes_above, lowest_bit, sweep
 
@@ -48,6 +48,9 @@ def lasso_tile(Q, norms2, G, alpha, tol, max_iter, positive, indices, values, co
             Q[i], norms2[i], G, None, alpha[here], tol, max_iter, positive, indices[here], values[here], counts[here],
             gaps[here], iterations[here], status[here], *scratch,
         )  # fmt: skip
+
+
+solve_tile = called(lasso_tile.py_func)  # for kernels: one that calls another compiles it twice over
 
 
 @kernel
@@ -349,7 +352,7 @@ def _descend(first, m, observed, idx, place, coef, sign, rhs, step, scratch, pos
     while first < m:
         clear_tail(rhs, m)
         solve(rhs, first, m, lower, upper, scratch, step)
-        t, drop = one, -1
+        t, drop = one, np.int64(-1)
         for a in range(m):
             if (coef[a] + step[a]) * sign[a] <= 0:
                 length = abs(step[a])

@@ -6,7 +6,7 @@ quadratic of A and B, for any set with projection P, since that quadratic is iso
 
 import numpy as np
 
-from .jit import kernel, part
+from .jit import called, kernel, part
 
 
 @part
@@ -21,7 +21,7 @@ def _divide_by_norm(row, sphere):
     return total
 
 
-@kernel  # not a part: it allocates
+@called
 def _height_for_budget(row, top, budget, ball):
     """The h for which max(h - depth, 0) has |.|_1 = budget, or, with `ball`, |.|_1 = budget |.|_2.
 
@@ -60,7 +60,7 @@ def _cut(row, top, height):
     return squares, total
 
 
-@kernel  # not a part: it allocates
+@called
 def _project(row, sphere, nonnegative, zero_mean, l1_budget):
     """The projection of `optimization/constraints.py`, in place; an l1_budget of 0 means none."""
     n_features = len(row)

@@ -12,17 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .active_set import lasso_tile
+from .active_set import solve_tile
 from .duality import duality_gap, rounding_level
 from .factor import append_atom, capacity_for, clear_tail, delete_atom, project_atom, solve, triangles
-from .jit import inline, kernel, part, rare
+from .jit import called, inline, kernel, part, rare
 from .segments import loses_sign, move, segment_sweep
 from .vectors import SLOTS, sweep
 
 _LEAVES, _NOTHING, _JOINS = -1, 0, 1
 _CLOSED = 1e30
 _REFRESH = 8  # events, after which correlations are computed afresh
-_ROUNDS = 1000  # of the active-set method, where it has to take over
+_ROUNDS = np.int64(1000)  # of the active-set method, where it has to take over
 _ATTEMPTS = 20  # to meet a bound after that
 
 
@@ -87,7 +87,7 @@ def homotopy_tile(
         c, following, fall = largest, largest, largest - largest
         end = max(c, alpha[i])
         m, gone = np.int64(0), np.int64(-1)  # bare numbers would be types of their own, and parts compiled for each
-        event, steps, outcome, bound = _JOINS, 0, 0, 0.0
+        event, steps, outcome, bound = np.int64(_JOINS), np.int64(0), 0, 0.0
         counted = not drop or max_nonzero[i] < limit
         bounded = max_l1_norm[i] < np.inf or max_error[i] > 0
         moving = c > alpha[i] and norm2 > max_error[i] and max_nonzero[i] > 0
@@ -146,7 +146,7 @@ def path_tile(Q, norms2, G, alphas, tol, max_iter, positive, indices, values, co
         q, norm2 = Q[i], norms2[i]
         largest, j = _begin(path, q, positive)
         c, following, fall, goal = largest, largest, largest - largest, 0.5 * tol * norm2
-        p, m, steps, gone, event = 0, np.int64(0), 0, np.int64(-1), _JOINS
+        p, m, steps, gone, event = 0, np.int64(0), np.int64(0), np.int64(-1), np.int64(_JOINS)
         while p < n_penalties and alphas[i, p] >= largest:
             counts[i, p], gaps[i, p], iterations[i, p], status[i, p] = 0, 0.0, 0, 0
             p += 1
@@ -162,7 +162,7 @@ def path_tile(Q, norms2, G, alphas, tol, max_iter, positive, indices, values, co
                 iterations[i, p], status[i, p] = steps, 0
                 if end > alphas[i, p] or not done:
                     here = slice(p, p + 1)
-                    lasso_tile(
+                    solve_tile(
                         Q[i : i + 1], norms2[i : i + 1], G, alphas[i, here], tol, max_iter, positive,
                         indices[i, here], values[i, here], counts[i, here], gaps[i, here], iterations[i, here],
                         status[i, here],
@@ -369,7 +369,7 @@ def _write(path, m, indices, values):
     return count
 
 
-@kernel
+@called
 def _repair(
     path, q, Q, norms2, G, limit, end, held, alpha, max_l1_norm, max_error, tol, positive, largest,
     indices, values, counts,
@@ -383,7 +383,7 @@ def _repair(
     penalty, gap = np.full(1, end, Q.dtype), np.empty(1)
     rounds, status = np.empty(1, np.int32), np.empty(1, np.int8)
     for _ in range(_ATTEMPTS):
-        lasso_tile(Q, norms2, G, penalty, tol, _ROUNDS, positive, indices, values, counts, gap, rounds, status)
+        solve_tile(Q, norms2, G, penalty, tol, _ROUNDS, positive, indices, values, counts, gap, rounds, status)
         solved = status[0] == 0 or gap[0] <= goal
         end = penalty[0]
         m = np.int64(0)

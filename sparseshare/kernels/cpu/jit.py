@@ -13,6 +13,8 @@ from types import CellType, FunctionType
 
 from numba import njit
 
+from .merging import merged
+
 # No nnan and no ninf: a kernel may not invent numbers where data has gone wrong.
 FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
 
@@ -46,10 +48,11 @@ def _stamped(function):
 
 def _cached(function, **options):
     function = _stamped(function)
+    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True} | options
     try:
-        return njit(nogil=True, cache=True, error_model="numpy", **options)(function)
+        return njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written: compile in every process
-        return njit(nogil=True, error_model="numpy", **options)(function)
+        return njit(**options)(function)
 
 
 def kernel(function):
@@ -72,9 +75,14 @@ def part(function):
 
     No reference counting: an atomic increment a slice took half the time of the solvers. So a part cannot allocate.
     """
-    return njit(nogil=True, error_model="numpy", fastmath=FASTMATH, _nrt=False, forceinline=True)(function)
+    return merged(function, nogil=True, error_model="numpy", fastmath=FASTMATH, _nrt=False, forceinline=True)
 
 
 def rare(function):
     """As `part`, but compiled once and called: for what happens seldom, to keep compilation short."""
-    return njit(nogil=True, error_model="numpy", fastmath=FASTMATH, _nrt=False)(function)
+    return merged(function, nogil=True, error_model="numpy", fastmath=FASTMATH, _nrt=False)
+
+
+def called(function):
+    """As `rare`, but it may allocate: what kernels share that is almost a kernel itself."""
+    return merged(function, nogil=True, error_model="numpy", fastmath=FASTMATH)

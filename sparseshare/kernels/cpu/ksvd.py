@@ -6,7 +6,7 @@ The residual X - W D is kept up to date, so that every atom sees the steps of th
 
 import numpy as np
 
-from .jit import kernel, part
+from .jit import called, kernel, part
 
 
 @part
@@ -64,7 +64,7 @@ def approximate_steps(indptr, signals, values, residual, dictionary):
             _replace(start, stop, signals, values, residual, atom, new)
 
 
-@kernel  # not a part: it allocates
+@called
 def _leading_eigenvector(matrix, vector, tol, max_iter):
     """Power iteration from `vector`, in place; LAPACK where two eigenvalues are too close for it."""
     size = len(vector)

@@ -10,7 +10,7 @@ from math import sqrt
 import numpy as np
 
 from .duality import duality_gap, rounding_level, violation
-from .jit import kernel, part
+from .jit import called, kernel, part
 from .thresholding import nonzeros, soft_threshold
 from .vectors import SLOTS, sweep
 
@@ -78,7 +78,7 @@ def fista_tile(Q, norms2, G, alpha, step, tol, max_iter, positive, indices, valu
     )
 
 
-@kernel
+@called
 def _proximal_gradient(
     Q,
     norms2,

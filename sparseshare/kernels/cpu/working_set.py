@@ -10,7 +10,7 @@ from math import sqrt
 import numpy as np
 
 from .atom_windows import pair_lookup, pair_overlap, touch
-from .jit import kernel, part
+from .jit import called, kernel, part
 from .thresholding import soft_threshold
 
 _SWEEPS = 6  # of coordinate descent between two Newton steps
@@ -60,7 +60,7 @@ def fill_overlaps(
     )  # fmt: skip
 
 
-@kernel
+@called
 def _visit_pairs(
     corners, cells, cell_starts, n_cells, support, extents, wraps, ends, atoms, atom_of, weight, table, neighbours,
     overlaps,
