@@ -172,6 +172,7 @@ def test_atom_steps_of_ksvd(gpu, shape, exact, dtype):
     np.testing.assert_allclose(errors[1], errors[0], rtol=1e-5 if dtype == np.float32 else 1e-10)
 
 
+@pytest.mark.races
 def test_directions_from_several_blocks(gpu, monkeypatch):
     from sparseshare.kernels.gpu import ksvd as kernels
 

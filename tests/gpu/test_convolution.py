@@ -50,6 +50,7 @@ def on_device(gpu, problem, direct=False):
     )  # fmt: skip
 
 
+@pytest.mark.races
 @pytest.mark.parametrize(("n_channels", "dtype"), [(1, np.float64), (3, np.float32)])
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize(("shape", "support"), SHAPES)

@@ -85,6 +85,7 @@ def test_codes_and_events_are_those_of_the_cpu(gpu, name, dtype):
         np.testing.assert_array_equal(tile.status, other.status)
 
 
+@pytest.mark.races
 @pytest.mark.parametrize("positive", [False, True], ids=["signed", "positive"])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_bound_on_the_norm_is_met_and_optimal(gpu, name, positive, dtype):
@@ -101,6 +102,7 @@ def test_a_bound_on_the_norm_is_met_and_optimal(gpu, name, positive, dtype):
             assert bounded_norm_gap(x, tile.D, w, limit, positive) <= (TOL[dtype] + FLOOR[dtype]) * energy
 
 
+@pytest.mark.races
 @pytest.mark.parametrize("positive", [False, True], ids=["signed", "positive"])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_bound_on_the_error_is_met_and_optimal(gpu, name, positive, dtype):

@@ -137,6 +137,7 @@ def test_signals_with_more_atoms_than_there_is_room_for_go_on(gpu, use_rooms, ro
     assert tile.counts.max() > 5
 
 
+@pytest.mark.races
 def test_sets_larger_than_shared_memory_go_on_by_plain_descent_and_where_that_crawls_directly(gpu, dtype):
     rng = np.random.default_rng(0)
     tile = Tile(rng.standard_normal((2, 120)), rng.standard_normal((150, 120)), dtype)
@@ -155,6 +156,7 @@ def test_dictionaries_too_large_for_shared_memory(gpu, kernel, no_shared_memory,
     assert_certified(tile, alpha)
 
 
+@pytest.mark.races
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_warm_start_needs_less_and_wrong_signs_are_left(gpu, kernel, dtype):
     tile = Tile(*problem("wide", n_signals=5), dtype)

@@ -169,6 +169,7 @@ def test_rows_that_are_done_are_left_out(gpu, on_gpu, form):
     np.testing.assert_array_equal(tile.iterations[own], alone.iterations)
 
 
+@pytest.mark.races
 @pytest.mark.parametrize("form", ["gram", "residual"])
 def test_a_start_at_the_optimum_needs_no_iteration(gpu, on_gpu, form):
     tile = Tile(*problem("wide"), np.float64)

@@ -149,6 +149,7 @@ def test_any_number_of_atoms(gpu, on_gpu, use_form, n_atoms, form, dtype):
     assert_equal_codes(tile, pursue(on_gpu, tile, 12, gpu=gpu), pursue(on_cpu, tile, 12))
 
 
+@pytest.mark.races
 @pytest.mark.parametrize("form", FORMS)
 def test_more_atoms_than_a_warp_has_lanes(gpu, on_gpu, use_form, form):
     use_form(form)
@@ -226,6 +227,7 @@ def matching_on_gpu(gpu, request, monkeypatch):
     return matching
 
 
+@pytest.mark.races
 @pytest.mark.parametrize(("kernel", "options"), MATCHING, ids=["signed", "upwards", "positive"])
 @pytest.mark.parametrize("name", ["wide", "tall", "any_norm", "zero_atoms", "coherent"])
 def test_matching(gpu, matching_on_gpu, name, kernel, options, dtype):

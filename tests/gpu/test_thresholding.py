@@ -70,6 +70,7 @@ def hard(gpu, on_gpu, tile, counts, positive=False, max_iter=8, tol=1e-8):
     return results_of(gpu, tile, run), step
 
 
+@pytest.mark.races
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("name", "positive"),

@@ -113,7 +113,6 @@ __device__ U key_of_rank(const long long n, long long rank, const F key_of) {
     key |= U(found[0]) << shift;
     known |= U(255) << shift;
     rank = found[1];
-    __syncthreads();
   }
   return key;
 }
@@ -126,10 +125,9 @@ __global__ void keep_largest(T* __restrict__ z, const T* __restrict__ bias, cons
                              const long long kept, int* __restrict__ counts) {
   SHARED(int, tied, 32);
   T* row = z + blockIdx.x * n;
-  if (bias) {
+  if (bias)
     for (long long i = threadIdx.x; i < n; i += blockDim.x) row[i] += bias[i % n_units];
-    __syncthreads();
-  }
+
   const auto least = key_of_rank<decltype(ordered(T(0)))>(n, n - kept, [row](long long i) { return ordered(fabs(row[i])); });
   int larger = 0;
   for (long long i = threadIdx.x; i < n; i += blockDim.x) larger += ordered(fabs(row[i])) > least;

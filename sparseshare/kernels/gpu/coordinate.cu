@@ -344,7 +344,7 @@ __global__ void __launch_bounds__(WARP, 16) plain(
       else if (waits)
         outcome = CRAWLS;
       if (outcome >= 0) break;
-      __syncwarp(FULL);
+      __syncwarp(FULL);  // kept: the certificate has read correlations that other lanes change now
       const T quiet = now.quiet(penalty, top, floor, tol, norms2[i]);
       const int allowed = min(PATIENCE, max_iter - sweeps);
       bool moved = true;

@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(256, 4) start(const T* __restrict__ Q, const T
 }
 
 // What is left of the signals at the extrapolated points, or at the codes, where it is observed.
-// instance: residuals<float> registers 48
+// instance: residuals<float> registers 56
 // instance: residuals<double> registers 64
 template <typename T>
 __global__ void __launch_bounds__(256, 4) residuals(const T* __restrict__ signals, const bool* __restrict__ missing,

@@ -47,7 +47,7 @@ __global__ void lstm_gradient(const T* __restrict__ dh, const T* __restrict__ ga
 }
 
 // instance: add_and_threshold<float> registers 56
-// instance: add_and_threshold<double> registers 48
+// instance: add_and_threshold<double> registers 56
 template <typename T>
 __global__ void add_and_threshold(T* __restrict__ z, const T* __restrict__ more, const T* __restrict__ thresholds,
                                   const bool positive, const int n_units, const long long size,
