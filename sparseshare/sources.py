@@ -188,7 +188,9 @@ class Source:
         rows = np.asarray(rows)
         order = np.argsort(rows, kind="stable")
         wanted = rows[order]
-        cuts = np.flatnonzero(np.diff(wanted) > _GAP) + 1
+        apart = np.diff(wanted) > _GAP
+        apart |= np.diff(wanted // rows_a_block(self.shape[1], self.dtype)) > 0  # however many, never more than a block
+        cuts = np.flatnonzero(apart) + 1
         runs = [run for run in np.split(wanted, cuts) if len(run)]
         parts = [self._checked(int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs]
         if not parts:
@@ -231,7 +233,8 @@ class Source:
 
     def sample(self):
         """A few rows, always the same, from all over the source."""
-        return self[np.unique(np.linspace(0, len(self) - 1, min(len(self), _SAMPLED)).astype(np.int64))]
+        rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SAMPLED)).astype(np.int64)).tolist()
+        return stacked([self._checked(row, row + 1, finite=False) for row in rows])
 
     def _checked(self, start, stop, n_rows=None, finite=True):
         where, rows = self.place(start, stop, n_rows), slice(start, stop)
@@ -329,7 +332,6 @@ class ArrayRows(Source):
         super().__init__(array.shape, array.dtype, name)
         self.array, self._mapped = array, mapped_file(array)
         self._lock = None if _is_block(array) or on_gpu(array) else Lock()  # not every library reads in threads
-        self._faulted = 0
 
     def read(self, rows):
         if self._lock is None:
@@ -343,12 +345,9 @@ class ArrayRows(Source):
     def release(self, rows):
         if self._mapped is None:
             return
-        # Pages come in by the dozen around the one that was asked for, so ranges do not do: all of them go, now and
-        # then. Those still in the cache of the system are back without a read.
-        self._faulted += (rows.stop - rows.start) * self.shape[1] * self.dtype.itemsize + 2**16
-        if self._faulted >= _BLOCK_BYTES:
-            self._faulted = 0
-            self._mapped.release()
+        # Pages come in by the dozen around the one that was asked for, up to megabytes: so all go, not these rows'.
+        # Those still in the cache of the system are back without a read.
+        self._mapped.release()
 
 
 class Blocks(Source):

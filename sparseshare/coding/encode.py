@@ -271,12 +271,12 @@ def summary(codes, problem):
     )
 
 
-def warn_if_not_converged(codes, problem, stacklevel=3):
-    """Say how many lasso codes missed the tolerance, and what to raise."""
+def warn_if_not_converged(codes, problem, stacklevel=3, n_signals=None):
+    """Say how many lasso codes missed the tolerance, of how many (None: all those passed), and what to raise."""
     left = np.count_nonzero(~codes.converged)
     if left:
         warn(
-            f"{left} of {len(codes.converged)} codes have not converged: {problem.algorithm} stopped at "
+            f"{left} of {n_signals or len(codes.converged)} codes have not converged: {problem.algorithm} stopped at "
             f"max_iter={problem.max_iter} with relative duality gaps up to {codes.gap[~codes.converged].max():.2g} "
             f"(tol={problem.tol:g}). Raise max_iter or tol.",
             ConvergenceWarning,

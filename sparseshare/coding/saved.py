@@ -93,7 +93,8 @@ class SavedCodes(Source):
         if known != number:
             path = piece_path(self.folder, number)
             try:
-                piece = csr_array(load_npz(path))
+                with path.open("rb") as file:  # NumPy would leave a broken one open
+                    piece = csr_array(load_npz(file))
             except Exception as error:  # NumPy and zipfile have many for a broken file
                 rows = slice(number * self._rows, (number + 1) * self._rows)
                 raise BlockError(f"{path} is no whole piece of codes: {error}", number, rows) from error
@@ -218,7 +219,7 @@ def n_pieces(folder):
 def rows_in(path):
     """Rows of a piece, without reading its entries."""
     try:
-        with np.load(path) as piece:
+        with path.open("rb") as file, np.load(file) as piece:
             return int(piece["shape"][0])
     except Exception as error:  # NumPy and zipfile have many for a broken file
         raise BlockError(f"{path} is no whole piece of codes: {error}") from error

@@ -18,7 +18,7 @@ from .tiles import RowsInOrder
 
 
 class StreamedCodes:
-    """Codes of the blocks of a source, and at the end what `encode` says of signals, for those that missed the goal.
+    """Codes of the blocks of a source, and after the last how good those are that missed the goal.
 
     Parameters
     ----------
@@ -36,6 +36,11 @@ class StreamedCodes:
     first : int, default=0
         The first signal that is asked for.
 
+    Attributes
+    ----------
+    n_signals : int
+        Coded so far.
+
     Raises
     ------
     BlockError
@@ -50,7 +55,7 @@ class StreamedCodes:
         self.init, self.mask, self.cov, self.verbose = init, mask, cov, verbose
         self.n_rows = rows_a_block(source.shape[1], source.dtype) if n_rows is None else n_rows
         self.first = first
-        self._unsolved, self._n_signals = [], 0
+        self._unsolved, self.n_signals = [], 0
 
     def __iter__(self):
         """Pairs of a block and its codes."""
@@ -62,17 +67,15 @@ class StreamedCodes:
             codes = self._encode(block)
             if not codes.converged.all():
                 self._unsolved.append(codes.gap[~codes.converged])
-            self._n_signals += len(codes.gap)
+            self.n_signals += len(codes.gap)
             yield block, codes
             progress.add(block.rows.shape[0])
         progress.end()
 
-    def verdict(self):
-        """Codes without values, of as many signals as have been gone through: how good those are that missed."""
+    def unsolved(self):
+        """Codes without values, of the signals that missed the goal only: how good they are."""
         gaps = np.concatenate([np.zeros(0), *self._unsolved])
-        gap, converged = np.zeros(self._n_signals), np.ones(self._n_signals, bool)
-        gap[: len(gaps)], converged[: len(gaps)] = gaps, False
-        return Codes(None, gap, None, converged)
+        return Codes(None, gaps, None, np.zeros(len(gaps), bool))
 
     def _encode(self, block):
         rows = slice(block.first, block.first + block.rows.shape[0])
@@ -180,8 +183,8 @@ def write_codes(X, problem, out, *, columns, finish, n_jobs=None, device="cpu", 
     -------
     codes : object
         `out` itself, or `SavedCodes` of the folder.
-    verdict : Codes
-        As `StreamedCodes.verdict` gives it.
+    stream : StreamedCodes
+        With `unsolved()` and `n_signals`, those coded now.
 
     Raises
     ------
@@ -211,7 +214,7 @@ def write_codes(X, problem, out, *, columns, finish, n_jobs=None, device="cpu", 
         raise ValueError(f"out has {out.shape[0]} rows, X has {rows.stop}: their codes have been written")
     if hasattr(out, "flush"):
         out.flush()
-    return out, stream.verdict()
+    return out, stream
 
 
 def _to_folder(source, problem, folder, columns, finish, options):
@@ -226,7 +229,7 @@ def _to_folder(source, problem, folder, columns, finish, options):
         for _, codes in stream:
             writer.write(to_host(finish(codes.values)))
         writer.finish()
-    return open_codes(folder), stream.verdict()
+    return open_codes(folder), stream
 
 
 def _description(problem):

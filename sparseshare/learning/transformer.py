@@ -203,7 +203,7 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
     def _write_codes(self, X, dtype, out):
         self._check_coding_parameters()
         problem = Problem(to_host(self._dictionary(dtype)), **self._transforming_problem())
-        codes, verdict = write_codes(
+        codes, stream = write_codes(
             X,
             problem,
             out,
@@ -213,7 +213,7 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
             device=self._device(X),
             verbose=getattr(self, "verbose", 0),
         )
-        warn_if_not_converged(verdict, problem, stacklevel=4)
+        warn_if_not_converged(stream.unsolved(), problem, stacklevel=4, n_signals=stream.n_signals)
         return codes
 
     def _coded_blocks(self, X, dtype):
@@ -228,7 +228,7 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
         )
         for block, codes in stream:
             yield block.rows, codes.values
-        warn_if_not_converged(stream.verdict(), problem, stacklevel=4)
+        warn_if_not_converged(stream.unsolved(), problem, stacklevel=4, n_signals=stream.n_signals)
 
     def _split_signs(self, codes):
         both = _both_signs(codes)
