@@ -9,6 +9,7 @@ from .convolution_growth import conv_growth
 from .convolution_learning import conv_learning
 from .convolution_memory import conv_learning_memory, conv_memory
 from .denoising import denoising
+from .distributed import distributed
 from .features import encoders, features, features_error, features_memory
 from .growth import growth
 from .ksvd import ksvd
@@ -76,6 +77,7 @@ ROWS = {
     "digits_compressed_32": partial(digits_compressed, factor=32),
     "ml_ista": ml_ista,
     "lista": lista,
+    "distributed": distributed,
 }  # fmt: skip
 
 __all__ = ["ROWS"]
