@@ -1,9 +1,10 @@
 """Sparse coding and dictionary learning as fast scikit-learn estimators."""
 
-from .coding import orthogonal_mp, orthogonal_mp_gram, sparse_encode, sparse_encode_path
+from .coding import open_codes, orthogonal_mp, orthogonal_mp_gram, sparse_encode, sparse_encode_path
 from .convolution import ConvDictionaryLearning, ConvSparseCoder, conv_sparse_encode
 from .image import (
     ContrastNormalization,
+    LazyPatches,
     PatchExtractor,
     SparseImageEncoder,
     ZCAWhitening,
@@ -57,6 +58,7 @@ __all__ = [
     "DictionaryLearning",
     "DictionaryLearningCV",
     "KSVD",
+    "LazyPatches",
     "LearnedSparseCoder",
     "LossCurveDisplay",
     "MiniBatchDictionaryLearning",
@@ -77,6 +79,7 @@ __all__ = [
     "heldout_entries_scorer",
     "inpaint_image",
     "make_heldout_entries_scorer",
+    "open_codes",
     "orthogonal_mp",
     "orthogonal_mp_gram",
     "parameter_report",

@@ -330,8 +330,9 @@ class DeepSparseEncoder(
         >>> from sklearn.datasets import load_digits
         >>> from sparseshare.network import DeepSparseEncoder
         >>> X, y = load_digits(return_X_y=True)
-        >>> encoder = DeepSparseEncoder([64, 32], alpha=0.05, positive=True, max_iter=3, random_state=0)
-        >>> classifier = encoder.fit(X[:1000] / 16).to_classifier(n_steps=2, max_iter=40, random_state=0)
+        >>> encoder = DeepSparseEncoder([64, 32], alpha=0.05, positive=True, max_iter=8, random_state=0)
+        >>> epochs = dict(max_iter=40, n_iter_no_change=None)
+        >>> classifier = encoder.fit(X[:1000] / 16).to_classifier(n_steps=2, random_state=0, **epochs)
         >>> classifier.fit(X[:1000] / 16, y[:1000]).score(X[1000:] / 16, y[1000:]) > 0.85
         True
         """

@@ -1,4 +1,4 @@
-"""Codes of patches gathered over the cells of a grid, on a GPU. Cells of rows and columns are small arrays of the host."""
+"""Codes of patches gathered over the cells of a grid on a GPU; cells of rows and columns are arrays of the host."""
 
 import numpy as np
 
