@@ -37,6 +37,11 @@ MODES = {
         "runtime": ("-O2", "-DSHIM_RACES"),
         "link": ("-fsanitize=undefined", "-ldl"),
     },
+    "address": {  # in a process whose environment is `sanitizer_environment()`
+        "kernels": ("-O1", "-g1", "-fsanitize=address"),
+        "runtime": ("-O2", "-g1", "-fsanitize=address"),
+        "link": ("-fsanitize=address",),
+    },
 }
 SMALL_SHARED, MOST_SHARED = 48 * 1024, 227 * 1024
 settings = SimpleNamespace(
@@ -70,6 +75,13 @@ def shim_problem():
     if shutil.which("g++") is None:
         return "there is no g++ to build CUDA kernels for the CPU"
     return None
+
+
+def sanitizer_environment():
+    """Environment for a process that is to build and load kernels under AddressSanitizer."""
+    asked = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    options = "detect_leaks=0,detect_stack_use_after_return=0,verify_asan_link_order=0"
+    return {**os.environ, "LD_PRELOAD": asked.stdout.strip(), "ASAN_OPTIONS": options, "CUDA_SHIM_MODE": "address"}
 
 
 @contextmanager
