@@ -94,7 +94,7 @@ def test_killed_at_every_checkpoint(learner, form, every_saves, X, path, monkeyp
         dict(max_iter=0),
         dict(callback=lambda state: None),
     ],
-    ids=str,
+    ids=lambda parameters: ", ".join(parameters) or "as they are",
 )
 def test_killed_in_batches(parameters, X, path, monkeypatch):
     learner = MiniBatchDictionaryLearning(

@@ -80,7 +80,7 @@ def data(rng):
         dict(random_state=np.random.RandomState(5)),
         dict(warm_start=True),
     ],
-    ids=str,
+    ids=lambda parameters: ", ".join(parameters) or "as they are",
 )
 def test_killed_at_every_checkpoint(parameters, data, tmp_path, monkeypatch):
     defaults = dict(layers=[Dense(8)], batch_size=16, max_iter=4, n_iter_no_change=None, random_state=0)
