@@ -15,8 +15,9 @@ from hypothesis.extra import numpy as arrays
 from scipy.sparse import csr_array
 from sklearn.base import clone
 
-from sparseshare import MiniBatchDictionaryLearning, checkpoints
-from sparseshare.checkpoints import Checkpoint, fingerprint, random_bits, resumed_random_state
+from sparseshare import MiniBatchDictionaryLearning, atomic, checkpoints
+from sparseshare.checkpoints import Checkpoint, random_bits, resumed_random_state
+from sparseshare.fingerprints import fingerprint
 
 FINGERPRINT = {"alpha": "1", "X": "float64 of shape (3, 4)"}
 
@@ -154,7 +155,7 @@ def test_a_write_that_fails_keeps_the_last_good_one(path, monkeypatch, moment):
     def fails(*_):
         raise OSError(28, "No space left on device")
 
-    owner = checkpoints._Sink if moment == "write" else os
+    owner = atomic._Sink if moment == "write" else os
     name = "finish" if moment == "write" else moment
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, fails)

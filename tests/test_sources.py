@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from sparseshare import sources
 from sparseshare.sources import ArrayRows, BlockError, Blocks, rows_a_block, rows_of
+from sparseshare.sources import blocks as blocks_of_rows
 
 X = np.random.default_rng(0).standard_normal((100, 5)).astype(np.float32)
 BLOCKS = [X[:7], X[7:60], X[60:60], X[60:]]
@@ -118,8 +118,8 @@ def test_what_an_iterator_raises_names_the_block():
 
 
 def test_nan_on_disk_is_named_with_its_block(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_FEWEST", 16)
-    monkeypatch.setattr(sources, "_MOST", 16)
+    monkeypatch.setattr(blocks_of_rows, "_FEWEST", 16)
+    monkeypatch.setattr(blocks_of_rows, "_MOST", 16)
     bad = X.copy()
     bad[40, 2] = np.nan
     np.save(tmp_path / "X.npy", bad)

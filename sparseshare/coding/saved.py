@@ -1,12 +1,12 @@
 """Codes in a folder: a piece of rows a file, written as they come, gone on with after an interruption, read as rows."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_array, load_npz, save_npz
 
+from sparseshare.atomic import replaced_file
 from sparseshare.sources import BlockError, Source, stacked
 
 _FORMAT = 1
@@ -161,11 +161,8 @@ class CodeWriter:
 
     def write(self, codes):
         """The next piece."""
-        path = piece_path(self.folder, self.n_written)
-        with self._beside(path) as (partial, file):
+        with replaced_file(piece_path(self.folder, self.n_written)) as file:
             save_npz(file, csr_array(codes), compressed=False)
-        os.replace(partial, path)
-        sync_folder(self.folder)
         self.n_written += 1
 
     def finish(self):
@@ -174,33 +171,8 @@ class CodeWriter:
         self._write_header()
 
     def _write_header(self):
-        path = self.folder / _HEADER
-        with self._beside(path) as (partial, file):
+        with replaced_file(self.folder / _HEADER) as file:
             file.write(json.dumps(self._header, indent=1).encode())
-        os.replace(partial, path)
-        sync_folder(self.folder)
-
-    def _beside(self, path):
-        return _Partial(path.with_name(f"{path.name}.partial"))
-
-
-class _Partial:
-    """A file that is on the disk when its block ends, and gone if the block fails."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __enter__(self):
-        self.file = self.path.open("wb")
-        return self.path, self.file
-
-    def __exit__(self, kind, *error):
-        with self.file as file:
-            if kind is None:
-                file.flush()
-                os.fsync(file.fileno())
-        if kind is not None:
-            self.path.unlink(missing_ok=True)
 
 
 def piece_path(folder, number):
@@ -238,14 +210,3 @@ def read_header(folder):
     if not isinstance(header, dict) or not wanted <= header.keys() or header["format"] != _FORMAT:
         raise ValueError(f"{path} was not written by transform, or by another version of it")
     return header
-
-
-def sync_folder(folder):
-    """Names of files reach the disk, too, where a folder can be opened (not on Windows)."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -6,9 +6,10 @@ import numpy as np
 from scipy.sparse import issparse
 
 from sparseshare.devices import to_host
+from sparseshare.fingerprints import in_words
 from sparseshare.mapping import mapped_file
 from sparseshare.progress import RowProgress
-from sparseshare.sources import BlockError, as_source, check_block, fingerprint, rows_a_block, stacked
+from sparseshare.sources import BlockError, as_source, check_block, rows_a_block, stacked
 
 from .codes import Codes
 from .forms import encode_form
@@ -220,9 +221,7 @@ def write_codes(X, problem, out, *, columns, finish, n_jobs=None, device="cpu", 
 def _to_folder(source, problem, folder, columns, finish, options):
     n_rows = rows_a_block(source.shape[1], source.dtype)
     sample = source.sample()
-    made_from = dict(
-        problem=_description(problem), signals=fingerprint(to_host(sample)), shape=f"{source.shape} {source.dtype}"
-    )
+    made_from = dict(problem=_description(problem), signals=in_words(sample), shape=f"{source.shape} {source.dtype}")
     writer = CodeWriter(folder, columns, problem.dtype, n_rows, made_from)
     stream = StreamedCodes(source, problem, **options, n_rows=n_rows, first=writer.n_written * n_rows)
     if not writer.complete:
@@ -239,7 +238,7 @@ def _description(problem):
         for name, value in vars(problem).items()
         if isinstance(value, bool | int | float | str | np.generic) and not name.startswith("_")
     }
-    return f"{fingerprint(problem.dictionary)} {sorted(options.items())}"
+    return f"{in_words(problem.dictionary)} {sorted(options.items())}"
 
 
 def _check_out(out, source, columns):

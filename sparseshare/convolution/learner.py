@@ -8,14 +8,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from sparseshare.callbacks import CallbackSupportMixin, EpochReports, with_callbacks
-from sparseshare.checkpoints import (
-    begin_checkpoints,
-    check_checkpoint,
-    random_bits,
-    resumed_random_state,
-    sampled,
-)
+from sparseshare.checkpoints import begin_checkpoints, check_checkpoint, random_bits, resumed_random_state
 from sparseshare.devices import array_module, computing_on, moved, on_gpu, to_device, to_host
+from sparseshare.fingerprints import sampled
 from sparseshare.optimization.constraints import AtomConstraint
 from sparseshare.threads import single_threaded_blas
 from sparseshare.validation import check_bool, check_choice, check_number

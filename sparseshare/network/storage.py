@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sparseshare.atomic import replaced_file
 from sparseshare.devices import moved
 from sparseshare.version import __version__
 
@@ -80,7 +81,7 @@ def save(estimator, path):
             _written([p.values, p.pattern, float(p.step), p.pending], arrays, "weights") for p in network.parameters
         ],
     }  # fmt: skip
-    with open(path, "wb") as file:
+    with replaced_file(path) as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
 
 

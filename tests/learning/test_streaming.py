@@ -10,10 +10,11 @@ import pytest
 from scipy.sparse import csr_array
 from sklearn.exceptions import ConvergenceWarning
 
-from sparseshare import progress, sources
+from sparseshare import progress
 from sparseshare.coding import open_codes, sparse_encode
 from sparseshare.learning import KSVD, DictionaryLearning, MiniBatchDictionaryLearning, SparseCoder, order
 from sparseshare.sources import BlockError
+from sparseshare.sources import blocks as blocks_of_rows
 
 X = np.random.default_rng(0).standard_normal((1500, 8)).astype(np.float32)
 ATOMS = np.random.default_rng(1).standard_normal((12, 8)).astype(np.float32)
@@ -29,7 +30,7 @@ LEARNERS = {
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(sources, "_MOST", 512)
+    monkeypatch.setattr(blocks_of_rows, "_MOST", 512)
     monkeypatch.setattr(order, "_WINDOW_BYTES", 32 * 64)
     monkeypatch.setattr(order, "_GROUP_BYTES", 32 * 400)
 

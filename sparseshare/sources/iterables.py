@@ -1,0 +1,140 @@
+"""Rows that come in blocks, in their order: from an iterator, or from what can be iterated again and again."""
+
+from itertools import chain
+
+import numpy as np
+
+from ..fingerprints import SAMPLED
+from ..validation import compute_dtype
+from .blocks import Block, BlockError, as_block, check_block, rows_a_block, stacked
+from .source import Source
+
+
+class Blocks(Source):
+    """Rows that come in blocks, in their order: from an iterator, or from what can be iterated again and again.
+
+    Parameters
+    ----------
+    blocks : iterable of arrays or sparse arrays of shape (n_rows, n_features)
+        Of any numbers of rows.
+    name : str, default="X"
+    """
+
+    in_order_only = True
+
+    def __init__(self, blocks, name="X"):
+        self.once, self._blocks = hasattr(blocks, "__next__"), blocks
+        iterator = iter(blocks)
+        first = next(iterator, None)
+        if first is None:
+            cause = "is used up: pass a new one, or a list" if self.once else "gives none"
+            raise ValueError(f"Found array with 0 sample(s): {name} is to come in blocks, but its iterator {cause}")
+        first = as_block(first, f"block 0 of {name}", 0)
+        n_samples = None
+        if isinstance(blocks, list | tuple) and all(getattr(block, "ndim", 0) == 2 for block in blocks):
+            n_samples = sum(block.shape[0] for block in blocks)
+        super().__init__((n_samples, first.shape[1]), first.dtype, name)
+        self._fetched = [first]  # of an iterator that gives nothing twice
+
+    def raw_blocks(self, finite=True):
+        """Blocks as they come, checked.
+
+        Parameters
+        ----------
+        finite : bool, default=True
+            Refuse NaN and infinity.
+
+        Yields
+        ------
+        Block
+        """
+        if not self.once:
+            iterator = iter(self._blocks)
+        elif self._fetched is None:
+            raise ValueError(
+                f"the iterator of the blocks of {self.name} is used up: its rows can be gone through only once. Pass a "
+                "list, or an object that makes a new iterator whenever it is iterated"
+            )
+        else:
+            iterator, self._fetched = chain(self._fetched, self._blocks), None
+        number, first = 0, 0
+        while True:
+            where = f"block {number} of {self.name}, whose rows begin at {first},"
+            try:
+                block = next(iterator)
+            except StopIteration:
+                break
+            except Exception as error:  # whatever makes the blocks may raise
+                raise BlockError(
+                    f"{where} could not be read: {type(error).__name__}: {error}", number, slice(first, None)
+                ) from error
+            block = as_block(block, where, number, first)
+            rows = slice(first, first + block.shape[0])
+            where = f"block {number} (rows {first} to {rows.stop - 1}) of {self.name}"
+            if block.shape[1] != self.shape[1]:
+                raise BlockError(
+                    f"{where} has {block.shape[1]} columns, those before it have {self.shape[1]}", number, rows
+                )
+            if compute_dtype(block) != compute_dtype(self):
+                raise BlockError(f"{where} has dtype {block.dtype}, those before it have {self.dtype}", number, rows)
+            if finite:
+                check_block(block, where, first, number)
+            if block.shape[0]:
+                yield Block(number, first, block)
+            number, first = number + 1, rows.stop
+        self.shape = first, self.shape[1]
+
+    def blocks(self, n_rows=None, first=0, *, finite=True):
+        n_rows = rows_a_block(self.shape[1], self.dtype) if n_rows is None else n_rows
+        parts, held, at = [], 0, 0
+        for block in self.raw_blocks(finite):
+            rows, start = block.rows, 0
+            while start < rows.shape[0]:
+                taken = min(n_rows - held, rows.shape[0] - start)
+                if at >= first:
+                    parts.append(rows[start : start + taken])
+                start, held = start + taken, held + taken
+                if held == n_rows:
+                    if parts:
+                        yield Block(at // n_rows, at, stacked(parts))
+                    parts, held, at = [], 0, at + n_rows
+        if parts:
+            yield Block(at // n_rows, at, stacked(parts))
+
+    def __getitem__(self, rows):
+        """Rows of a slice or of numbers: all blocks are gone through for them."""
+        wanted = np.arange(*rows.indices(self.count())) if isinstance(rows, slice) else np.asarray(rows)
+        order = np.argsort(wanted, kind="stable")
+        ordered, parts = wanted[order], []
+        for block in self.raw_blocks():
+            low, high = np.searchsorted(ordered, (block.first, block.first + block.rows.shape[0]))
+            if high > low:
+                parts.append(block.rows[ordered[low:high] - block.first])
+        if not parts:
+            return np.empty((0, self.shape[1]), self.dtype)
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return stacked(parts)[back]
+
+    def count(self):
+        """How many rows there are: all blocks are gone through if nobody has done so yet."""
+        if self.shape[0] is None:
+            for _ in self.raw_blocks():
+                pass
+        return self.shape[0]
+
+    def sample(self):
+        return self.head(SAMPLED)
+
+    def head(self, n_rows):
+        """The first rows, at most `n_rows`; an iterator gives them once more afterwards."""
+        fetched = self._fetched if self.once else []
+        iterator = self._blocks if self.once else iter(self._blocks)
+        held = sum(block.shape[0] for block in fetched)
+        while held < n_rows:
+            block = next(iterator, None)
+            if block is None:
+                break
+            fetched.append(as_block(block, f"block {len(fetched)} of {self.name}", len(fetched), held))
+            held += fetched[-1].shape[0]
+        return stacked(fetched)[:n_rows]
