@@ -1,13 +1,11 @@
 """DeepSparseEncoder: dictionaries of several layers learned without labels, and the codes of signals in them."""
 
-import warnings
 from functools import partial
-from math import inf, isfinite, prod
+from math import prod
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
@@ -36,13 +34,14 @@ from .layers import Builder, Dense
 from .multilayer import code, scaled, spread, unrolled
 from .multilayer_layer import MultilayerCoding
 from .multilayer_learning import DictionaryLearner, first_weights
+from .multilayer_training import learn_dictionaries
 from .operators import Chain
 from .planning import check_training
+from .resumption import Resumption
 from .training import NetworkReports
 
 _ALGORITHMS = ("ml_fista", "ml_ista", "threshold")
 _DRAWN_FROM = 256  # samples that the first atoms are pieces of
-_STILL_FALLING = 0.01  # an objective that falls by more in the last epoch has not settled
 
 
 class DeepSparseEncoder(
@@ -97,6 +96,9 @@ class DeepSparseEncoder(
     device : str, default="auto"
         "auto" computes where X lives: NumPy's on the CPU, CuPy's on its GPU, and so are codes and attributes. "cuda"
         and "cuda:N" send NumPy's to a GPU; what comes out are NumPy arrays.
+    checkpoint : str, path, Checkpoint or None, default=None
+        File that `fit` writes its state to every minute, or as often as a `sparseshare.checkpoints.Checkpoint` says.
+        A fit that was killed goes on from it, with the same data and parameters, and ends with the same bits.
 
     Attributes
     ----------
@@ -179,6 +181,7 @@ class DeepSparseEncoder(
         verbose=False,
         n_jobs=None,
         device="auto",
+        checkpoint=None,
     ):
         self.layers = layers
         self.alpha = alpha
@@ -197,6 +200,7 @@ class DeepSparseEncoder(
         self.verbose = verbose
         self.n_jobs = n_jobs
         self.device = device
+        self.checkpoint = checkpoint
 
     @with_callbacks
     def fit(self, X, y=None):
@@ -225,17 +229,25 @@ class DeepSparseEncoder(
         self._layers = [clone(layer) for layer in linear_layers(layers, type(self).__name__, sharing=False)]
         operators = self._operators()
         alpha, _, atoms_alpha = self._per_layer(len(operators))
-        dtype, random_state = network_dtype(X), check_random_state(self.random_state)
-        read, home = Batches(X, self.input_shape_, dtype, device), device_of(X)
-        drawn = np.sort(random_state.permutation(len(X))[:_DRAWN_FROM])
-        with single_threaded_blas:
-            first = first_weights(operators, read(drawn), alpha, self.positive, random_state)
+        dtype, home = network_dtype(X), device_of(X)
+        resumption, read = Resumption(self, X=X), Batches(X, self.input_shape_, dtype, device)
+        if resumption.saved is None:
+            drawn = np.sort(resumption.random_state.permutation(len(X))[:_DRAWN_FROM])
+            with single_threaded_blas:
+                weights = first_weights(operators, read(drawn), alpha, self.positive, resumption.random_state)
+            memory = None
+        else:
+            weights, memory = moved(resumption.saved["weights"], device), resumption.saved["memory"]
         learner = DictionaryLearner(
-            operators, first, alpha, atoms_alpha, partial(self._unrolled, n_layers=len(operators))
+            operators, weights, alpha, atoms_alpha, partial(self._unrolled, n_layers=len(operators)), memory
         )
         with NetworkReports(self, X, y) as reports:
-            self._learn(learner, read, len(X), random_state, reports, home)
+            progress = learn_dictionaries(
+                self, learner, read, len(X), resumption, reports, partial(self._so_far, learner, home)
+            )
         self.dictionaries_ = moved(learner.dictionaries(), home)
+        self.loss_curve_, self.n_iter_ = progress.losses, max(len(progress.losses), 1)
+        self.converged_, self.densities_ = progress.stopped == "converged", learner.densities
         return self
 
     def transform(self, X):
@@ -400,51 +412,13 @@ class DeepSparseEncoder(
             accelerated=self.algorithm != "ml_ista",
         )
 
-    def _learn(self, learner, read, n_samples, random_state, reports, home):
-        best, waited, rate = inf, 0, float(self.learning_rate)
-        self.loss_curve_, self.converged_ = [], False
-        for _ in range(self.max_iter):
-            reports.begin()
-            order, kept = random_state.permutation(n_samples), learner.state()
-            batches = (read(order[i : i + self.batch_size]) for i in range(0, n_samples, self.batch_size))
-            with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas:
-                loss = learner.epoch(batches, rate, thread_count(self.n_jobs)) / n_samples
-            if not isfinite(loss):
-                learner.restore(kept)
-                warnings.warn(
-                    f"The objective became {loss} in epoch {len(self.loss_curve_) + 1}: learning has stopped. Bring X "
-                    "to a smaller scale",
-                    ConvergenceWarning,
-                    stacklevel=4,
-                )
-                break
-            self.loss_curve_.append(loss)
-            falls = loss < best * (1 - self.tol)
-            best, waited = min(best, loss), 0 if falls else waited + 1
-            rate = rate if falls else 0.5 * rate
-            stop = reports.end_epoch(loss, partial(self._so_far, learner, home))
-            if stop or (self.n_iter_no_change is not None and waited >= self.n_iter_no_change):
-                self.converged_ = True
-                break
-        else:
-            curve = self.loss_curve_
-            if self.n_iter_no_change is not None and len(curve) > 1 and curve[-1] < (1 - _STILL_FALLING) * curve[-2]:
-                warnings.warn(
-                    f"DeepSparseEncoder stopped after max_iter={self.max_iter} epochs, the last of which still lowered "
-                    f"the objective by {1 - curve[-1] / curve[-2]:.1%}: raise max_iter or tol",
-                    ConvergenceWarning,
-                    stacklevel=4,
-                )
-        self.n_iter_ = max(len(self.loss_curve_), 1)
-        self.densities_ = learner.densities
-
-    def _so_far(self, learner, home):
+    def _so_far(self, learner, home, n_iter):
         return {
             "dictionaries_": moved(learner.dictionaries(), home),
             "input_shape_": self.input_shape_,
             "_layers": self._layers,
             "_sample_shape": self._sample_shape,
-            "n_iter_": len(self.loss_curve_),
+            "n_iter_": n_iter,
         }
 
     def _codes(self, X):

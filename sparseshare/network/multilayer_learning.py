@@ -1,10 +1,11 @@
 """Learning the dictionaries of multi-layer sparse coding: the first ones, gradients, and back to unit atoms."""
 
+from dataclasses import dataclass
 from math import isfinite, prod
 
 import numpy as np
 
-from sparseshare.devices import array_module, device_of, to_device, to_host
+from sparseshare.devices import array_module, device_of, moved, to_device, to_host
 
 from .blocks import in_blocks
 from .multilayer import objective, scaled, spread, unrolled
@@ -112,6 +113,30 @@ def along_sphere(gradient, weights):
     return gradient - weights * (gradient * weights).sum(axis=0)
 
 
+@dataclass
+class EpochSums:
+    """Of the batches of an epoch so far; those of a GPU stay there, the host asks for them once an epoch.
+
+    Attributes
+    ----------
+    n_samples : int
+    objective : float, or on a GPU an array of one number
+    nonzeros : int array of shape (n_layers,)
+        In the codes of every layer.
+    """
+
+    n_samples: int = 0
+    objective: object = 0.0
+    nonzeros: object = 0
+
+    @classmethod
+    def there(cls, state, device):
+        """Sums that go on from the `vars` of others, where they are added to."""
+        sums = cls(**state)
+        sums.objective, sums.nonzeros = to_device(sums.objective, device), to_device(sums.nonzeros, device)
+        return sums
+
+
 class DictionaryLearner:
     """Dictionaries while they are learned.
 
@@ -119,45 +144,78 @@ class DictionaryLearner:
     ----------
     operators : list of Operator
     weights : list of ndarray
+        Where they are to be learned.
     alpha, atoms_alpha : list of float
     unrolled_for : callable
         ``unrolled_for(chain) -> infer(x, chain)``.
+    memory : dict or None, default=None
+        `memory` of an earlier one, to go on from.
     """
 
-    def __init__(self, operators, weights, alpha, atoms_alpha, unrolled_for):
+    def __init__(self, operators, weights, alpha, atoms_alpha, unrolled_for, memory=None):
         self.operators, self.alpha, self.atoms_alpha = operators, alpha, atoms_alpha
         self.parameters, self.optimizer = [Parameter(array) for array in weights], Adam()
         self.unrolled_for, self.densities = unrolled_for, np.full(len(operators), np.nan)
+        if memory is not None:
+            self.densities = memory["densities"]
+            for parameter, state in zip(self.parameters, memory["optimizer"], strict=True):
+                parameter.state = moved(state, self.device)
+
+    @property
+    def device(self):
+        """Where the dictionaries are learned."""
+        return self.parameters[0].device
+
+    @property
+    def memory(self):
+        """All that going on needs beside the weights, as arrays and numbers."""
+        return dict(optimizer=[parameter.state for parameter in self.parameters], densities=self.densities)
 
     def dictionaries(self):
         """As the user sees them, where they are learned."""
         return [operator.atoms(p.values) for operator, p in zip(self.operators, self.parameters, strict=True)]
 
-    def state(self):
+    def weights(self):
         """Copies of the weights, for `restore`."""
         return [parameter.values.copy() for parameter in self.parameters]
 
-    def restore(self, state):
-        """Go back to what `state` gave."""
-        for parameter, values in zip(self.parameters, state, strict=True):
+    def restore(self, weights):
+        """Go back to what `weights` gave."""
+        for parameter, values in zip(self.parameters, weights, strict=True):
             parameter.values[...] = values
 
-    def epoch(self, batches, rate, n_threads):
-        """One pass over all batches; the sum of their objectives before each step, NaN if it was broken off."""
-        # Sums of a GPU stay there: the host asks for them once an epoch.
-        total, counts, sizes = 0.0, 0, np.zeros(len(self.operators))
+    def epoch(self, batches, rate, n_threads, sums, after_batch):
+        """One pass over all batches, or the rest of it; the sum of their objectives before each step.
+
+        Parameters
+        ----------
+        batches : iterable of arrays of shape (n, *input_shape)
+        rate : float
+        n_threads : int
+        sums : EpochSums
+            Of the batches before; those of `batches` are added.
+        after_batch : callable
+            Without arguments, called after every step.
+
+        Returns
+        -------
+        float
+            NaN or infinite if the pass was broken off.
+        """
         for x in batches:
             loss, found, nonzeros = self._gradients(x, n_threads)
             if device_of(loss) == "cpu" and not isfinite(loss):
                 return float(loss)
-            total, counts = total + loss, counts + nonzeros
-            sizes += [len(x) * prod(operator.output_shape) for operator in self.operators]
+            sums.n_samples += len(x)
+            sums.objective, sums.nonzeros = sums.objective + loss, sums.nonzeros + nonzeros
             for parameter, gradient, sparser in zip(self.parameters, found, self.atoms_alpha, strict=True):
                 parameter.gradient = along_sphere(gradient / len(x), parameter.values)
                 self.optimizer.update(parameter, rate)
                 parameter.values[...] = to_sphere(parameter.values, rate * sparser)
-        self.densities = to_host(counts) / sizes
-        return float(total)
+            after_batch()
+        n_codes = [sums.n_samples * prod(operator.output_shape) for operator in self.operators]
+        self.densities = to_host(sums.nonzeros) / n_codes
+        return float(sums.objective)
 
     def _gradients(self, x, n_threads):
         chain, xp = Chain(self.operators, [parameter.values for parameter in self.parameters]), array_module(x)

@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sparseshare import KSVD, DictionaryLearning, MiniBatchDictionaryLearning
 from sparseshare.checkpoints import Checkpoint
 from sparseshare.convolution import ConvDictionaryLearning
-from sparseshare.network import DeepSparseClassifier, Dense
+from sparseshare.network import DeepSparseClassifier, DeepSparseEncoder, Dense
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -76,3 +76,19 @@ def test_networks(gpu, X, tmp_path, monkeypatch):
     assert deaths > 4 and resumed.loss_curve_ == whole.loss_curve_
     for first, second in zip(resumed.network_.parameters, whole.network_.parameters, strict=True):
         np.testing.assert_array_equal(first.values, second.values)
+
+
+def test_dictionaries_of_several_layers(gpu, X, tmp_path, monkeypatch):
+    """What a GPU adds up within an epoch is in the checkpoint, too."""
+    options = dict(alpha=0.05, n_iter=2, batch_size=24, max_iter=2, n_iter_no_change=None, random_state=0)
+    encoder = DeepSparseEncoder([4, 3], **options, device="cuda")
+    whole = clone(encoder).fit(X)
+    encoder.set_params(checkpoint=Checkpoint(tmp_path / "state.npz", every=0))
+    for device, samples in (("cuda", X), ("auto", gpu.asarray(X))):
+        resumed, deaths = fit_with_deaths(encoder.set_params(device=device), samples, monkeypatch=monkeypatch)
+        assert deaths == (6 if device == "cuda" else 0)  # the same fit, which has come to its end
+        assert resumed.loss_curve_ == whole.loss_curve_
+        for atoms, other in zip(resumed.dictionaries_, whole.dictionaries_, strict=True):
+            assert type(atoms) is type(samples)
+            np.testing.assert_array_equal(gpu.get(atoms), other)
+        np.testing.assert_array_equal(resumed.densities_, whole.densities_)

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
+from sparseshare.callbacks import LossMonitor
 from sparseshare.checkpoints import Checkpoint
 from sparseshare.network import (
     Conv,
     DeepSparseClassifier,
+    DeepSparseEncoder,
     DeepSparseRegressor,
     Dense,
     Dropout,
@@ -111,6 +113,69 @@ def test_the_others(rng, data, tmp_path, monkeypatch):
         assert deaths > 3
         assert_same_bits(resumed, whole)
         (tmp_path / "state.npz").unlink()
+
+
+def assert_same_dictionaries(one, other):
+    for first, second in zip(one.dictionaries_, other.dictionaries_, strict=True):
+        np.testing.assert_array_equal(first, second, strict=True)
+    np.testing.assert_array_equal(one.densities_, other.densities_, strict=True)
+    told = [(fitted.loss_curve_, fitted.n_iter_, fitted.converged_) for fitted in (one, other)]
+    assert told[0] == told[1]
+
+
+ENCODER = dict(layers=[6, 4], alpha=0.05, n_iter=3, batch_size=20, max_iter=3, n_iter_no_change=None, random_state=0)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "n_checkpoints"),
+    [
+        (dict(), 8),  # after all batches but the last of each epoch, and after all epochs but the last
+        (dict(atoms_alpha=0.5, learning_rate=0.3, n_iter_no_change=2, tol=0.1, max_iter=20), 8),
+        (dict(layers=[Conv(3, 3), 4], image_shape=(4, 4), algorithm="threshold", positive=True), 8),
+        (dict(learning_rate=1e39), 2),  # after the first batch, and the last
+        (dict(random_state=np.random.RandomState(5)), 8),
+    ],
+    ids=["dense", "falling rate", "shared", "diverging", "RandomState"],
+)
+def test_encoders_killed_at_every_checkpoint(parameters, n_checkpoints, data, tmp_path, monkeypatch):
+    encoder = DeepSparseEncoder(**ENCODER | parameters)
+    whole = clone(encoder).fit(data[0])
+    encoder.set_params(checkpoint=Checkpoint(tmp_path / "state.npz", every=0))
+    resumed, deaths = fit_with_deaths(encoder, data[0], monkeypatch=monkeypatch)
+    assert deaths >= n_checkpoints
+    assert_same_dictionaries(resumed, whole)
+    np.testing.assert_array_equal(resumed.transform(data[0]), whole.transform(data[0]))
+
+
+def test_encoders_go_on_where_they_can(data, tmp_path, monkeypatch):
+    """A finished fit is not made again, another fit is refused, and callbacks hear of the epochs before."""
+    path, (X, _), monitor = tmp_path / "state.npz", data, LossMonitor()
+    encoder = DeepSparseEncoder(**ENCODER, checkpoint=path)
+    first = clone(encoder).fit(X)
+    for name in ("multilayer_encoder.first_weights", "multilayer_learning.gradients"):
+        monkeypatch.setattr(f"sparseshare.network.{name}", lambda *_: pytest.fail("learned"))
+    again = clone(encoder).set_params(n_jobs=1, verbose=False).set_callbacks(monitor)
+    assert_same_dictionaries(again.fit(X), first)
+    assert monitor.loss_curve == first.loss_curve_
+    with pytest.raises(ValueError, match="another fit: alpha was 0.05, is 0.06"):
+        clone(encoder).set_params(alpha=0.06).fit(X)
+    with pytest.raises(ValueError, match=r"another fit: layers was .*is \[6, 5\]"):
+        clone(encoder).set_params(layers=[6, 5]).fit(X)
+    with pytest.raises(ValueError, match="another fit: X was float32.*, is float64"):
+        clone(encoder).fit(X.astype(float))
+    with pytest.raises(ValueError, match="'checkpoint' parameter of DeepSparseEncoder must be a path"):
+        clone(encoder).set_params(checkpoint=3).fit(X)
+
+
+def test_fine_tuning_of_an_encoder(data, tmp_path, monkeypatch):
+    encoder = DeepSparseEncoder(**ENCODER, checkpoint=tmp_path / "encoder.npz").fit(data[0])
+    classifier = encoder.to_classifier(1, batch_size=20, max_iter=2, n_iter_no_change=None, random_state=0)
+    assert classifier.checkpoint is None  # the file of the encoder is its own
+    whole = clone(classifier).fit(*data)
+    classifier.set_params(checkpoint=Checkpoint(tmp_path / "classifier.npz", every=0))
+    resumed, deaths = fit_with_deaths(classifier, *data, monkeypatch=monkeypatch)
+    assert deaths > 4
+    assert_same_bits(resumed, whole)
 
 
 def test_random_draws_without_a_seed(data, tmp_path, monkeypatch):
