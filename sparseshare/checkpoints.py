@@ -29,6 +29,9 @@ class Checkpoint:
     with the same data and parameters goes on from the last checkpoint and ends with the bits of a fit that was not.
     After the fit the file stays: to fit again with it returns the same result at once.
 
+    Signals that come in blocks must come again as they did. Of an iterator that is a new one, from the first block on:
+    blocks that have been learned from are read and passed over. One that has moved on is refused as another fit.
+
     Parameters
     ----------
     path : str or path

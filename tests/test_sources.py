@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array, csr_array
 
 from sparseshare.sources import ArrayRows, BlockError, Blocks, rows_a_block, rows_of
 from sparseshare.sources import blocks as blocks_of_rows
@@ -72,6 +72,14 @@ def test_an_iterator_gives_its_blocks_once():
     assert source.shape == X.shape
     with pytest.raises(ValueError, match="is used up"):
         next(source.blocks(9))
+
+
+def test_a_sample_of_listed_blocks_is_from_all_over():
+    rows = np.unique(np.linspace(0, 99, 64).astype(int))
+    for blocks in (BLOCKS, [csr_array(block) for block in BLOCKS], [coo_array(BLOCKS[0]), *BLOCKS[1:]]):
+        np.testing.assert_array_equal(dense(rows_of(blocks).sample()), X[rows])
+    assert rows_of([*BLOCKS, X[:, 1:]]).sample().shape[1] == 5  # a block of another width is named when it is read
+    assert rows_of([X[:0], X[:0]]).sample().shape == (0, 5)
 
 
 def test_what_can_be_iterated_again_is_counted_in_a_pass():

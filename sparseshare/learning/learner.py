@@ -107,8 +107,10 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
 
     def _begin_checkpoints(self, X):
         """The checkpoint that a fit writes, and the state that it goes on from."""
-        X = X.sample() if getattr(X, "in_order_only", False) else X
-        return begin_checkpoints(self, X=X, components_=vars(self).get("components_") if self.warm_start else None)
+        data = dict(X=X, components_=vars(self).get("components_") if self.warm_start else None)
+        if getattr(X, "in_order_only", False):
+            data.update(X=X.sample(), n_samples=str(X.shape[0]))
+        return begin_checkpoints(self, **data)
 
     def _first_dictionary(self, X, constraint, dtype, device, random_state=None):
         """The dictionary that a fit starts from: a copy of its own, feasible if it is going to be changed."""

@@ -368,12 +368,12 @@ class StreamLearner(DictionaryLearner):
                         checkpoint.save(epochs.so_far(update))
             epochs.end()
             stop = reports.end(epochs.losses[-1], to_device(dictionary, home)) or stopping.converged
-            if not stop and checkpoint.due():
-                epochs.random_state = random_bits(random_state)
-                checkpoint.save(epochs.so_far(update))
             if getattr(X, "once", False) and not stop:
                 self._say_that_rows_come_once(epochs)
                 break
+            if not stop and checkpoint.due():
+                epochs.random_state = random_bits(random_state)
+                checkpoint.save(epochs.so_far(update))
         epochs.random_state = random_bits(random_state)
         epochs.finished = True
 

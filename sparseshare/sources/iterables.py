@@ -4,7 +4,7 @@ from itertools import chain
 
 import numpy as np
 
-from ..fingerprints import SAMPLED
+from ..fingerprints import SAMPLED, sampled
 from ..validation import compute_dtype
 from .blocks import Block, BlockError, as_block, check_block, rows_a_block, stacked
 from .source import Source
@@ -30,9 +30,8 @@ class Blocks(Source):
             cause = "is used up: pass a new one, or a list" if self.once else "gives none"
             raise ValueError(f"Found array with 0 sample(s): {name} is to come in blocks, but its iterator {cause}")
         first = as_block(first, f"block 0 of {name}", 0)
-        n_samples = None
-        if isinstance(blocks, list | tuple) and all(getattr(block, "ndim", 0) == 2 for block in blocks):
-            n_samples = sum(block.shape[0] for block in blocks)
+        self._listed = isinstance(blocks, list | tuple) and all(getattr(block, "ndim", 0) == 2 for block in blocks)
+        n_samples = sum(block.shape[0] for block in blocks) if self._listed else None
         super().__init__((n_samples, first.shape[1]), first.dtype, name)
         self._fetched = [first]  # of an iterator that gives nothing twice
 
@@ -124,7 +123,18 @@ class Blocks(Source):
         return self.shape[0]
 
     def sample(self):
-        return self.head(SAMPLED)
+        """A few rows, always the same: from all over where they are counted, else the first."""
+        if not self._listed:
+            return self.head(SAMPLED)
+        rows, parts, first = np.array(sampled(self.shape[0])), [self._fetched[0][:0]], 0
+        for number, block in enumerate(self._blocks):
+            if block.shape[1] == self.shape[1]:  # others are refused where they are learned from
+                block = block.tocsr() if hasattr(block, "tocsr") else block
+                own = rows[(rows >= first) & (rows < first + block.shape[0])] - first
+                name = f"block {number} of {self.name}"
+                parts += [as_block(block[row : row + 1], name, number, first) for row in own.tolist()]
+            first += block.shape[0]
+        return stacked(parts)
 
     def head(self, n_rows):
         """The first rows, at most `n_rows`; an iterator gives them once more afterwards."""

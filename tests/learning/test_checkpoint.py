@@ -113,6 +113,73 @@ def test_killed_while_atoms_are_exchanged(X, path, monkeypatch):
     assert_same_bits(fit_with_deaths(learner, X, monkeypatch)[0], whole)
 
 
+class Again:
+    """Blocks that can be iterated again and again; nobody knows how many rows there are."""
+
+    def __init__(self, X):
+        self.X = X
+
+    def __iter__(self):
+        return (self.X[start : start + 25] for start in range(0, len(self.X), 25))
+
+
+@pytest.mark.parametrize("learner", learners(), ids=name_of)
+def test_killed_while_blocks_come_again_and_again(learner, X, path, monkeypatch):
+    whole = clone(learner).fit(Again(X))
+    learner = clone(learner).set_params(checkpoint=Checkpoint(path, every=0))
+    resumed, deaths = fit_with_deaths(learner, Again(X), monkeypatch, 2)
+    assert deaths >= 2
+    assert_same_bits(resumed, whole)
+    with pytest.raises(ValueError, match="another fit: X was float64 .*, rows with digest"):
+        clone(learner).fit(Again(X + 1))
+
+
+def test_killed_while_a_list_of_blocks_is_learned_from(X, path, monkeypatch):
+    learner = MiniBatchDictionaryLearning(6, alpha=0.3, max_iter=2, batch_size=16, tol=0, random_state=0)
+    whole, blocks = clone(learner).fit(list(Again(X))), list(Again(X))
+    learner.set_params(checkpoint=Checkpoint(path, every=0))
+    assert_same_bits(fit_with_deaths(learner, blocks, monkeypatch, 2)[0], whole)
+    with pytest.raises(ValueError, match=r"another fit: .*n_samples was '120', is '100'"):
+        clone(learner).fit(blocks[:-1])
+    with pytest.raises(ValueError, match="another fit: X was"):  # a change far behind is found in a list
+        clone(learner).fit([*blocks[:-1], blocks[-1] + 1])
+
+
+@pytest.mark.parametrize("max_iter", [1, 3])  # of an iterator there is but one epoch
+def test_killed_while_an_iterator_is_learned_from(max_iter, X, path, monkeypatch):
+    """A new iterator over the same blocks: those that were learned from before are passed over."""
+    learner = MiniBatchDictionaryLearning(6, alpha=0.3, max_iter=max_iter, batch_size=16, tol=0, random_state=0)
+    whole = clone(learner).fit(iter(Again(X)))
+    learner.set_params(checkpoint=Checkpoint(path, every=0))
+    deaths, resumed = 0, None
+    while resumed is None:
+        with monkeypatch.context() as patch:
+            killed_after(patch, 1)
+            try:
+                resumed = clone(learner).fit(iter(Again(X)))
+            except Killed:
+                deaths += 1
+    assert deaths == 9  # after each of the 8 batches, nobody knowing that one is the last, and at the end
+    assert_same_bits(resumed, whole)
+    assert resumed.n_iter_ == 1
+
+
+def test_an_iterator_that_has_moved_on_is_refused(rng, path, monkeypatch):
+    learner = MiniBatchDictionaryLearning(6, alpha=0.3, batch_size=500, checkpoint=Checkpoint(path, every=0))
+    half_way = iter(Again(rng.standard_normal((2600, 8))))  # more than the first dictionary is made of
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_after(patch, 3)
+        clone(learner).fit(half_way)
+    with pytest.raises(ValueError, match="another fit: X was float64 of shape .* Give every fit a path of its own"):
+        clone(learner).fit(half_way)
+    for _ in half_way:
+        pass
+    with pytest.raises(ValueError, match="its iterator is used up: pass a new one"):
+        clone(learner).fit(half_way)
+    with pytest.raises(ValueError, match="DictionaryLearning goes through its signals again and again, an iterator"):
+        DictionaryLearning(6, checkpoint=path).fit(iter([rng.standard_normal((9, 8))]))
+
+
 @pytest.mark.parametrize("learner", learners(), ids=name_of)
 def test_killed_at_other_moments(learner, X, path, monkeypatch):
     """Between checkpoints: what was learned since the last is learned again."""
