@@ -1,9 +1,12 @@
 """Files that arrays are mapped from: their pages handed back in time, their ends not run over."""
 
+import errno
 import mmap
 import os
 
 import numpy as np
+
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 class MappedFile:
@@ -18,6 +21,7 @@ class MappedFile:
     def __init__(self, owner):
         self.map, self.filename = owner.base, owner.filename
         self._end = owner.offset - owner.offset % mmap.ALLOCATIONGRANULARITY + len(self.map)
+        self._writable = owner.mode in ("r+", "w+") and self.filename is not None
         # Changes to a private copy ("c") are in its pages and nowhere else.
         self._releasable = owner.mode != "c" and hasattr(mmap, "MADV_DONTNEED")
 
@@ -34,6 +38,23 @@ class MappedFile:
             return
         if size < self._end:
             raise OSError(f"{self.filename} has been cut to {size} bytes since it was opened, it had {self._end}")
+
+    def reserve(self):
+        """Take the room on the disk that writing to all of it needs: on a full one, writing would end the process.
+
+        Raises
+        ------
+        OSError
+            If there is not as much.
+        """
+        if self._writable and hasattr(os, "posix_fallocate"):
+            try:
+                with open(self.filename, "rb+", buffering=0) as file:
+                    os.posix_fallocate(file.fileno(), 0, self._end)
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    reason = f"there is no room for the {self._end} bytes of the file ({error.strerror})"
+                    raise OSError(error.errno, reason, str(self.filename)) from error
 
     def release(self):
         """Take its pages out of the memory of this process; those written to stay in the cache of the system."""

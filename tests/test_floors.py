@@ -36,6 +36,7 @@ FOUNDATION = {
     "datasets",
     "staging",
     "atomic",
+    "buffering",
     "checkpoints",
     "fingerprints",
     "states",

@@ -161,8 +161,13 @@ class CodeWriter:
 
     def write(self, codes):
         """The next piece."""
-        with replaced_file(piece_path(self.folder, self.n_written)) as file:
-            save_npz(file, csr_array(codes), compressed=False)
+        number, path = self.n_written, piece_path(self.folder, self.n_written)
+        try:
+            with replaced_file(path) as file:
+                save_npz(file, csr_array(codes), compressed=False)
+        except OSError as error:
+            reason = f"writing piece {number} of the codes failed ({error.strerror or error}); the {number} before stay"
+            raise OSError(error.errno, reason, str(path)) from error
         self.n_written += 1
 
     def finish(self):

@@ -1,10 +1,12 @@
 """Codes of rows that are read piece by piece: block after block, and each block's codes to where they are wanted."""
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from scipy.sparse import issparse
 
+from sparseshare.buffering import WriteBehind, read_ahead
 from sparseshare.devices import to_host
 from sparseshare.fingerprints import in_words
 from sparseshare.mapping import mapped_file
@@ -62,15 +64,15 @@ class StreamedCodes:
         """Pairs of a block and its codes."""
         progress = RowProgress(self.problem.owner, self.source.shape[0], self.verbose, done=self.first)
         # Checks of the solvers find NaN on their own.
-        for block in self.source.blocks(
-            self.n_rows, self.first, finite=self.source.in_order_only and self.mask is None
-        ):
-            codes = self._encode(block)
-            if not codes.converged.all():
-                self._unsolved.append(codes.gap[~codes.converged])
-            self.n_signals += len(codes.gap)
-            yield block, codes
-            progress.add(block.rows.shape[0])
+        blocks = self.source.blocks(self.n_rows, self.first, finite=self.source.in_order_only and self.mask is None)
+        with closing(read_ahead(blocks) if self.source.in_threads else blocks) as blocks:
+            for block in blocks:
+                codes = self._encode(block)
+                if not codes.converged.all():
+                    self._unsolved.append(codes.gap[~codes.converged])
+                self.n_signals += len(codes.gap)
+                yield block, codes
+                progress.add(block.rows.shape[0])
         progress.end()
 
     def unsolved(self):
@@ -193,29 +195,46 @@ def write_codes(X, problem, out, *, columns, finish, n_jobs=None, device="cpu", 
         If `out` does not suit.
     BlockError
         If a block of signals is bad: the codes of those before it stay where they are.
+    OSError
+        If codes cannot be written, because the disk is full for instance: those before them stay.
     """
     source = as_source(X)
     options = dict(n_jobs=n_jobs, device=device, verbose=verbose)
     if isinstance(out, str | Path):
         return _to_folder(source, problem, Path(out), columns, finish, options)
     _check_out(out, source, columns)
-    stream, file, rows = StreamedCodes(source, problem, **options), mapped_file(out), slice(0, 0)
-    for block, codes in stream:
-        rows = slice(block.first, block.first + block.rows.shape[0])
-        if rows.stop > out.shape[0]:
-            raise ValueError(
-                f"out has {out.shape[0]} rows, X has more: row {out.shape[0]} is in block {block.number}. The codes of "
-                f"rows 0 to {rows.start - 1} have been written"
-            )
-        values = to_host(finish(codes.values))
-        out[rows] = values.toarray() if issparse(values) else values
-        if file is not None:
-            file.release()
-    if rows.stop != out.shape[0]:
-        raise ValueError(f"out has {out.shape[0]} rows, X has {rows.stop}: their codes have been written")
+    stream, n_written, file = StreamedCodes(source, problem, **options), 0, mapped_file(out)
+    if file is not None:
+        file.reserve()
+    with WriteBehind() as behind, closing(iter(stream)) as pairs:
+        for block, codes in pairs:
+            rows = slice(block.first, block.first + block.rows.shape[0])
+            if rows.stop > out.shape[0]:
+                raise ValueError(
+                    f"out has {out.shape[0]} rows, X has more: row {out.shape[0]} is in block {block.number}. The "
+                    f"codes of rows 0 to {rows.start - 1} have been written"
+                )
+            behind.call(_put, out, file, block.number, rows, to_host(finish(codes.values)))
+            n_written = rows.stop
+    if n_written != out.shape[0]:
+        raise ValueError(f"out has {out.shape[0]} rows, X has {n_written}: their codes have been written")
     if hasattr(out, "flush"):
         out.flush()
     return out, stream
+
+
+def _put(out, file, number, rows, values):
+    """Write the codes of a block to its rows of an array, of which `file` is the mapped file if it has one."""
+    try:
+        if file is not None:
+            file.check_size()
+        out[rows] = values.toarray() if issparse(values) else values
+    except (OSError, RuntimeError) as error:  # h5py raises both
+        reason = f"writing the codes of block {number} (rows {rows.start} to {rows.stop - 1}) failed ({error})"
+        kept = f"those of rows 0 to {rows.start - 1} have been written" if rows.start else "none have been written"
+        raise OSError(getattr(error, "errno", None), f"{reason}; {kept}") from error
+    if file is not None:
+        file.release()
 
 
 def _to_folder(source, problem, folder, columns, finish, options):
@@ -225,8 +244,9 @@ def _to_folder(source, problem, folder, columns, finish, options):
     writer = CodeWriter(folder, columns, problem.dtype, n_rows, made_from)
     stream = StreamedCodes(source, problem, **options, n_rows=n_rows, first=writer.n_written * n_rows)
     if not writer.complete:
-        for _, codes in stream:
-            writer.write(to_host(finish(codes.values)))
+        with WriteBehind() as behind, closing(iter(stream)) as pairs:
+            for _, codes in pairs:
+                behind.call(writer.write, to_host(finish(codes.values)))
         writer.finish()
     return open_codes(folder), stream
 

@@ -27,6 +27,10 @@ class ArrayRows(Source):
         self.array, self._mapped = array, mapped_file(array)
         self._lock = None if is_block(array) or on_gpu(array) else Lock()  # not every library reads in threads
 
+    @property
+    def in_threads(self):
+        return not on_gpu(self.array)  # the streams of a GPU belong to a thread
+
     def read(self, rows):
         if self._lock is None:
             if self._mapped is not None:

@@ -35,6 +35,11 @@ class Source:
             raise TypeError(f"how many rows {self.name} has is not known before its blocks have been gone through")
         return self.shape[0]
 
+    @property
+    def in_threads(self):
+        """Whether another thread than the user's may read: not where code of the user makes the blocks."""
+        return not self.in_order_only
+
     def read(self, rows):
         """Rows of a slice with start and stop inside the whole, dense or CSR, in memory of their own or not."""
         raise NotImplementedError

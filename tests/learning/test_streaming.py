@@ -1,8 +1,11 @@
 """Learning from and encoding rows on disk and in blocks: what arrays in memory give, little memory, nothing lost."""
 
+import errno
+import os
 import subprocess
 import sys
 import tracemalloc
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +182,64 @@ def test_a_bad_block_loses_nothing_that_was_written(tmp_path):
     np.testing.assert_array_equal(saved[:].toarray(), expected[:1024])
     with pytest.raises(BlockError, match=r"block 2 \(rows 1024 to 1279\) of X contains NaN"):
         MiniBatchDictionaryLearning(12, max_iter=1, dict_init=ATOMS, shuffle=False).fit(mapped)
+
+
+@contextmanager
+def files_of_at_most(size):
+    """Files that cannot grow further, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_loses_no_piece(tmp_path):
+    coder, signals = SparseCoder(ATOMS, alpha=0.5), X.copy()
+    signals[:1024] *= 0.1  # few non-zeros: two small pieces, and a large one
+    expected = coder.transform(signals, out=tmp_path / "whole")[:].toarray()
+    size = (tmp_path / "whole" / "codes-000002.npz").stat().st_size
+    with files_of_at_most(size - 1), pytest.raises(OSError, match=r"piece 2 of the codes failed .*the 2 before stay"):
+        coder.transform(signals, out=tmp_path / "cut")
+    assert sorted(file.name for file in (tmp_path / "cut").iterdir()) == [
+        "codes-000000.npz", "codes-000001.npz", "codes.json",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(open_codes(tmp_path / "cut")[:].toarray(), expected[:1024])
+    codes = coder.transform(signals, out=tmp_path / "cut")
+    assert codes.complete
+    np.testing.assert_array_equal(codes[:].toarray(), expected)
+
+
+def test_room_for_a_mapped_out_is_taken_at_the_beginning(tmp_path, monkeypatch):
+    coder, file = SparseCoder(ATOMS, alpha=0.5), tmp_path / "codes.npy"
+    out = np.lib.format.open_memmap(file, "w+", np.float32, (len(X), 12))
+
+    def full(descriptor, first, size):
+        assert first == 0 and size == file.stat().st_size
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match=r"no room for the 72128 bytes of the file \(No space left .*codes\.npy"):
+        coder.transform(X, out=out)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(coder.transform(X, out=out), coder.transform(X))
+
+
+def test_an_out_that_fails_names_the_block():
+    class Full(np.ndarray):
+        def __setitem__(self, rows, codes):
+            if rows.start:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().__setitem__(rows, codes)
+
+    coder, out = SparseCoder(ATOMS, alpha=0.5), np.zeros((len(X), 12), np.float32).view(Full)
+    with pytest.raises(
+        OSError, match=r"codes of block 1 \(rows 512 to 1023\) failed .*No space left.* rows 0 to 511 have been written"
+    ):
+        coder.transform(X, out=out)
+    np.testing.assert_array_equal(out[:512], coder.transform(X)[:512])
 
 
 def test_an_interrupted_run_goes_on_after_the_last_piece(tmp_path):

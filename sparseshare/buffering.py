@@ -1,0 +1,75 @@
+"""Double buffering: the next piece is read, and the last one written, while this one is worked on."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+
+_END = object()
+
+
+def read_ahead(items):
+    """The items of an iterator; a thread of its own makes the next one while the caller works on this one.
+
+    Parameters
+    ----------
+    items : iterator
+        It is closed, if it can be, when this one is.
+
+    Yields
+    ------
+    object
+
+    Examples
+    --------
+    >>> from sparseshare.buffering import read_ahead
+    >>> list(read_ahead(iter("abc")))
+    ['a', 'b', 'c']
+    """
+    context = copy_context()  # what `numpy.errstate` says here holds there
+    try:
+        with ThreadPoolExecutor(1, thread_name_prefix="sparseshare-reader") as reader:
+            coming = reader.submit(context.run, next, items, _END)
+            while (item := coming.result()) is not _END:
+                coming = reader.submit(context.run, next, items, _END)
+                yield item
+    finally:
+        if hasattr(items, "close"):
+            items.close()
+
+
+class WriteBehind:
+    """Calls, one after the other, in a thread of their own, while the caller makes what is to be written next.
+
+    To be used in a `with` block, at whose end all calls are over, whatever has ended it. What a call raises is raised
+    by the next `call`, or at the end.
+
+    Examples
+    --------
+    >>> from sparseshare.buffering import WriteBehind
+    >>> lines = []
+    >>> with WriteBehind() as writer:
+    ...     for number in range(3):
+    ...         writer.call(lines.append, number)
+    >>> lines
+    [0, 1, 2]
+    """
+
+    def __enter__(self):
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sparseshare-writer")
+        self._context, self._last = copy_context(), None
+        return self
+
+    def call(self, function, *arguments):
+        """Wait for the call before, and begin this one."""
+        self._wait()
+        self._last = self._pool.submit(self._context.run, function, *arguments)
+
+    def _wait(self):
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def __exit__(self, *error):
+        try:
+            self._wait()
+        finally:
+            self._pool.shutdown()
