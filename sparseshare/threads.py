@@ -1,10 +1,12 @@
 """Threads of this process: how many to use, work shared out to them, and BLAS held to one of them meanwhile."""
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from itertools import count
-from threading import Lock
+from multiprocessing import parent_process
+from threading import Lock, current_thread, main_thread
 
 from threadpoolctl import ThreadpoolController
 
@@ -12,10 +14,11 @@ from .validation import check_number
 
 
 def thread_count(n_jobs=None):
-    """Threads to use: all that this process may (fewer in a worker of joblib or Dask), unless `n_jobs` says fewer.
+    """Threads to use: all that this process may, or the share of one worker among others, unless `n_jobs` says fewer.
 
-    `NUMBA_NUM_THREADS` limits them always. `OMP_NUM_THREADS`, by which whoever starts several processes tells each its
-    share, limits what "all" means; a positive `n_jobs` may go beyond it.
+    `NUMBA_NUM_THREADS` limits them always. `OMP_NUM_THREADS`, by which whoever starts several processes (joblib's loky,
+    Dask) tells each its share, limits what "all" means. In a process of a pool that tells nothing, and in a thread of
+    joblib or a task of Dask that runs beside others in one process, all is one. A positive `n_jobs` may go beyond it.
 
     Parameters
     ----------
@@ -27,13 +30,40 @@ def thread_count(n_jobs=None):
     except AttributeError:  # only Linux has it
         available = os.cpu_count() or 1
     available = min(available, _limit("NUMBA_NUM_THREADS", available))
-    share = min(available, _limit("OMP_NUM_THREADS", available))
+    share = min(available, _share(available))
     if n_jobs is None:
         return share
     n_jobs = check_number("n_jobs", n_jobs, integer=True, allow_none=True)
     if n_jobs == 0:
         raise ValueError("The 'n_jobs' parameter must be a positive or negative integer or None, got 0")
     return min(n_jobs, available) if n_jobs > 0 else max(1, share + 1 + n_jobs)
+
+
+def _share(available):
+    """Threads for one who does not know how many others there are."""
+    child = parent_process() is not None  # of multiprocessing: joblib, Dask and process pools start their workers by it
+    if _beside_other_threads(child):
+        return 1
+    return _limit("OMP_NUM_THREADS", 1 if child else available)
+
+
+def _beside_other_threads(child):
+    """Whether joblib or Dask runs this thread with others of its kind; a process that Dask starts is told its share."""
+    if current_thread() is main_thread():
+        return False
+    if "joblib" in sys.modules:
+        from joblib.parallel import get_active_backend
+
+        if get_active_backend()[0].nesting_level:
+            return True
+    get_worker = getattr(sys.modules.get("distributed"), "get_worker", None)
+    if child or get_worker is None:
+        return False
+    try:
+        get_worker()
+    except ValueError:  # no task
+        return False
+    return True
 
 
 def _limit(variable, otherwise):
@@ -66,18 +96,32 @@ class _SingleThreadedBlas:
 
 
 single_threaded_blas = _SingleThreadedBlas()
-_pool_lock = Lock()
-_pools = {}
 
 
-def _pool(size):
-    """Threads of this process, kept: starting them costs as much as coding a hundred signals. A fork starts its own."""
-    with _pool_lock:
-        known, pool = _pools.get(os.getpid(), (0, None))
-        if known < size:
-            pool = ThreadPoolExecutor(size, thread_name_prefix="sparseshare")
-            _pools[os.getpid()] = size, pool
-        return pool
+class _Threads:
+    """Threads of this process, kept: starting them costs as much as coding a hundred signals."""
+
+    def __init__(self):
+        self._lock, self._size, self._pool = Lock(), 0, None
+
+    def at_least(self, size):
+        with self._lock:
+            if self._size < size:
+                self._size, self._pool = size, ThreadPoolExecutor(size, thread_name_prefix="sparseshare")
+            return self._pool
+
+
+_threads = _Threads()
+
+
+def _after_fork():
+    """A child has none of its parent's threads: it starts its own, and what they had locked nobody would unlock."""
+    _threads.__init__()
+    single_threaded_blas._lock = Lock()  # who is inside stays: the thread that forked may leave
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def run_in_threads(work, n_items, n_threads):
@@ -99,7 +143,7 @@ def run_in_threads(work, n_items, n_threads):
             stop.append(True)
             raise
 
-    pool = _pool(n_threads - 1)
+    pool = _threads.at_least(n_threads - 1)
     # Each in a copy of the caller's context: what `numpy.errstate` says holds in all threads.
     others = [pool.submit(copy_context().run, run, worker) for worker in range(1, n_threads)]
     try:

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from sparseshare import ConvDictionaryLearning, MiniBatchDictionaryLearning
 from sparseshare.threads import run_in_threads, thread_count
 
 
@@ -73,3 +74,31 @@ def test_threads_that_share_out_work_themselves_do_not_wait_for_each_other():
     caller.join(timeout=60)
     assert not caller.is_alive()
     assert (done == 1).all()
+
+
+def test_fits_in_threads_at_once_are_those_alone(rng):
+    """Four of them, two estimators of either kind: the same atoms and codes to the last bit."""
+    X, signals = rng.standard_normal((1100, 6)), rng.standard_normal((4, 60))
+
+    def learn(k):
+        if k % 2:
+            learner = ConvDictionaryLearning(2, 5, alpha=1.0, method="online", batch_size=2, max_iter=2, tol=0,
+                                             random_state=k, n_jobs=2)  # fmt: skip
+            return learner.fit(signals).components_, learner.encode(signals)
+        learner = MiniBatchDictionaryLearning(4, alpha=0.3, batch_size=600, max_iter=2, random_state=k, n_jobs=2)
+        return learner.fit(X).components_, learner.transform(X)
+
+    expected, found, all_here = [learn(k) for k in range(4)], [None] * 4, threading.Barrier(4)
+
+    def work(k):
+        all_here.wait(60)
+        found[k] = learn(k)
+
+    callers = [threading.Thread(target=work, args=(k,), daemon=True) for k in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(300)
+    for one, alone in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one[0], alone[0])
+        np.testing.assert_array_equal(one[1], alone[1])

@@ -76,7 +76,7 @@ def test_without_any_place_to_write_kernels_compile_in_every_process(copy, tmp_p
     (copy / "sparseshare" / "kernels" / "cpu" / "__pycache__").write_text("in the way")
     (tmp_path / "home").write_text("in the way")
     home = {"HOME": tmp_path / "home", "XDG_CACHE_HOME": tmp_path / "home" / "cache"}
-    use(copy, **home)
+    use(copy, **home, NUMBA_CACHE_DIR=tmp_path / "home" / "kernels")
 
 
 def test_an_edited_helper_makes_its_callers_stale(copy):
