@@ -6,6 +6,7 @@ from sparseshare.coding.tiles import product_of_rows
 from sparseshare.devices import array_module, computing_on, on_gpu, to_device
 from sparseshare.learning.statistics import dense_rows
 from sparseshare.learning.transformer import SparseTransformer
+from sparseshare.sources import Source, stacked
 from sparseshare.validation import check_choice, check_number
 
 RULES = ("best", "one_standard_error")
@@ -44,6 +45,8 @@ class PenaltyChooser(SparseTransformer):
                 f"Found array with {X.shape[1]} feature(s) (shape={X.shape}) while a minimum of 2 is required by "
                 f"{type(self).__name__}: one entry to hold out and one to code from"
             )
+        if isinstance(X, Source):  # which looks at what it reads
+            return X if X.shape[0] is not None else stacked([block.rows for block in X.blocks()]), dtype
         size = _BLOCK_ON_GPU if on_gpu(X) else _BLOCK
         for start in range(0, X.shape[0], size):
             block = X[start : start + size]
@@ -147,6 +150,11 @@ def largest_penalty(X, dictionary, positive=False, device="cpu"):
                 correlations = rows.astype(np.float64) @ atoms
             largest = max(largest, float((correlations if positive else abs(correlations)).max()))
     return largest
+
+
+def in_memory(X):
+    """Signals that are gone through for every penalty and fold: those of a file or of blocks are read once."""
+    return X[:] if isinstance(X, Source) else X
 
 
 def some_rows(X, rows):

@@ -1,5 +1,7 @@
 """DictionaryLearningCV: a dictionary and its penalty, chosen by held-out entries of signals it has not seen."""
 
+import contextlib
+import os
 import time
 
 import numpy as np
@@ -7,6 +9,13 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from sparseshare.checkpoints import (
+    Checkpoint,
+    begin_checkpoints,
+    check_checkpoint,
+    random_bits,
+    resumed_random_state,
+)
 from sparseshare.devices import on_gpu
 from sparseshare.learning.learner import DictionaryLearner
 from sparseshare.learning.online import MiniBatchDictionaryLearning
@@ -14,7 +23,7 @@ from sparseshare.learning.statistics import dense_rows
 from sparseshare.learning.transformer import PENALISED
 from sparseshare.validation import check_number
 
-from .choice import PenaltyChooser, some_rows
+from .choice import PenaltyChooser, in_memory, some_rows
 from .heldout import entry_folds, heldout_errors
 
 _ENTRY_FOLDS = 5  # the entries of a signal that are hidden at a time: a fifth
@@ -56,6 +65,11 @@ class DictionaryLearningCV(PenaltyChooser):
         For the parts and the entries, and for learning if the learner has none.
     verbose : bool or int, default=False
         Print a line a fit, then the table of all penalties and the choice. Epochs are reported by `learner`.
+    checkpoint : str, path, Checkpoint or None, default=None
+        File that `fit` writes what it knows to after every fit; another beside it, with ".fit" and the number of the
+        fit appended, gets the state of `learner` every minute, or as often as a `sparseshare.checkpoints.Checkpoint`
+        says. A choice that was killed goes on from them, with the same data and parameters, and ends with the same
+        bits.
 
     Attributes
     ----------
@@ -123,6 +137,7 @@ class DictionaryLearningCV(PenaltyChooser):
         rule="best",
         random_state=None,
         verbose=False,
+        checkpoint=None,
     ):
         self.n_components = n_components
         self.alphas = alphas
@@ -133,6 +148,7 @@ class DictionaryLearningCV(PenaltyChooser):
         self.rule = rule
         self.random_state = random_state
         self.verbose = verbose
+        self.checkpoint = checkpoint
 
     def fit(self, X, y=None):
         """Choose the penalty and learn the dictionary.
@@ -140,6 +156,7 @@ class DictionaryLearningCV(PenaltyChooser):
         Parameters
         ----------
         X : array-like or sparse array of shape (n_samples, n_features)
+            Or a memory map or another source of rows, which is read into memory: every fold goes through it.
         y : ignored
 
         Returns
@@ -149,8 +166,8 @@ class DictionaryLearningCV(PenaltyChooser):
         started = time.perf_counter()
         self._check_choice_parameters()
         check_number("n_components", self.n_components, 1, integer=True, allow_none=True, of=type(self).__name__)
-        random_state = check_random_state(self.random_state)
-        learner = self._learner(random_state)
+        check_checkpoint(self.checkpoint, of=type(self).__name__)
+        learner = self._learner()
         X, dtype = self._check_training_signals(X)
         n_samples, n_features = X.shape
         if n_samples < self.cv:
@@ -158,37 +175,69 @@ class DictionaryLearningCV(PenaltyChooser):
                 f"Found array with n_samples={n_samples}, that is {n_samples} sample(s), while cv={self.cv} parts need "
                 "one each: give more signals, or a smaller cv"
             )
+        checkpoint, saved = begin_checkpoints(self, X=X)
+        random_state = check_random_state(self.random_state)
+        if saved is not None:
+            random_state = resumed_random_state(random_state, saved["start"])
+        start = random_bits(random_state)
+        if learner.random_state is None:
+            learner.set_params(random_state=int(random_state.randint(2**31 - 1)))
         alphas = self._penalties(lambda: _LARGEST * float(np.sqrt(_mean_square(X) * n_features)))
         parts = random_state.permutation(n_samples) % self.cv
         folds = entry_folds(n_samples, n_features, min(_ENTRY_FOLDS, n_features), random_state)
         n_alphas = len(alphas)
-        by_part, by_signal = np.zeros((n_alphas, self.cv)), np.zeros((n_alphas, n_samples))
-        seen, n_nonzero = np.zeros(n_alphas), np.zeros(n_alphas)
-        for part in range(self.cv):
+        table = dict(
+            by_part=np.zeros((n_alphas, self.cv)), by_signal=np.zeros((n_alphas, n_samples)),
+            seen=np.zeros(n_alphas), n_nonzero=np.zeros(n_alphas),
+        )  # fmt: skip
+        table, done = (table, 0) if saved is None else (saved["table"], saved["done"])
+        self._forget(done - 1)
+        for number in range(done, n_alphas * self.cv):
+            part, a = divmod(number, n_alphas)
             own, others = np.flatnonzero(parts == part), np.flatnonzero(parts != part)
-            for a, alpha in enumerate(alphas):
-                fitted = clone(learner).set_params(alpha=float(alpha)).fit(some_rows(X, others))
-                errors = heldout_errors(
-                    some_rows(X, own), fitted.components_.astype(dtype, copy=False), alphas[a : a + 1], folds[own],
-                    positive=fitted.positive_code, tol=fitted.transform_tol, max_iter=fitted.transform_max_iter,
-                    n_jobs=fitted.n_jobs, device=fitted._device(X),
-                )  # fmt: skip
-                by_part[a, part] = errors.signals[0].mean()
-                by_signal[a, own] = errors.signals[0]
-                seen[a] += errors.seen[0] * len(own) / n_samples
-                n_nonzero[a] += errors.n_nonzero[0] * len(own) / n_samples
-                if self.verbose:
-                    print(
-                        f"[{type(self).__name__}] fold {part + 1}/{self.cv}, penalty {alpha:.4g}: error "
-                        f"{by_part[a, part]:.6g}, {time.perf_counter() - started:.1f} s",
-                        flush=True,
-                    )
-        self._choose(alphas, by_part, by_signal, seen, n_nonzero)
-        self.learner_ = clone(learner).set_params(alpha=self.alpha_).fit(X)
+            fitted = self._fitted(learner, alphas[a], some_rows(X, others), number)
+            errors = heldout_errors(
+                some_rows(X, own), fitted.components_.astype(dtype, copy=False), alphas[a : a + 1], folds[own],
+                positive=fitted.positive_code, tol=fitted.transform_tol, max_iter=fitted.transform_max_iter,
+                n_jobs=fitted.n_jobs, device=fitted._device(X),
+            )  # fmt: skip
+            table["by_part"][a, part] = errors.signals[0].mean()
+            table["by_signal"][a, own] = errors.signals[0]
+            table["seen"][a] += errors.seen[0] * len(own) / n_samples
+            table["n_nonzero"][a] += errors.n_nonzero[0] * len(own) / n_samples
+            if self.verbose:
+                print(
+                    f"[{type(self).__name__}] fold {part + 1}/{self.cv}, penalty {alphas[a]:.4g}: error "
+                    f"{table['by_part'][a, part]:.6g}, {time.perf_counter() - started:.1f} s",
+                    flush=True,
+                )
+            checkpoint.save(dict(start=start, table=table, done=number + 1))
+            self._forget(number)
+        self._choose(alphas, *table.values())
+        self.learner_ = self._fitted(learner, self.alpha_, X, n_alphas * self.cv)
         self.components_ = self.learner_.components_
+        if saved is None or not saved.get("finished"):
+            checkpoint.save(dict(start=start, table=table, done=n_alphas * self.cv, finished=True))
         return self
 
-    def _learner(self, random_state):
+    def _fitted(self, learner, alpha, X, number):
+        """A clone of the learner, fitted; a fit of this number that was killed goes on."""
+        fitted = clone(learner).set_params(alpha=float(alpha))
+        if self.checkpoint is not None:
+            fitted.set_params(checkpoint=self._checkpoint_of(number))
+        return fitted.fit(X).set_params(checkpoint=None)
+
+    def _checkpoint_of(self, number):
+        whole = check_checkpoint(self.checkpoint)
+        return Checkpoint(f"{whole.path}.fit{number}", whole.every)
+
+    def _forget(self, number):
+        """Remove the checkpoint of a fit whose errors are known."""
+        if self.checkpoint is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self._checkpoint_of(number).path)
+
+    def _learner(self):
         """The learner to clone, with the parameters that are set here."""
         if self.learner is not None and not isinstance(self.learner, DictionaryLearner):
             raise TypeError(
@@ -198,8 +247,11 @@ class DictionaryLearningCV(PenaltyChooser):
         learner = MiniBatchDictionaryLearning() if self.learner is None else clone(self.learner)
         if self.n_components is not None:
             learner.set_params(n_components=self.n_components)
-        if learner.random_state is None:
-            learner.set_params(random_state=int(random_state.randint(2**31 - 1)))
+        if learner.checkpoint is not None:
+            raise ValueError(
+                "The 'learner' parameter of DictionaryLearningCV must leave checkpoint=None, many fits cannot share a "
+                "file: give 'checkpoint' to DictionaryLearningCV itself"
+            )
         if getattr(learner, "dictionary", None) is not None:
             raise ValueError("the learner of DictionaryLearningCV has a dictionary already: use SparseCoderCV")
         problem = learner._transforming_problem()

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from sparseshare.devices import device_of, to_device, to_host
 from sparseshare.validation import check_bool, check_dictionary, check_number, check_signals
 
-from .choice import PenaltyChooser, largest_penalty, some_rows
+from .choice import PenaltyChooser, in_memory, largest_penalty, some_rows
 from .heldout import entry_folds, heldout_errors
 
 
@@ -39,7 +39,8 @@ class SparseCoderCV(PenaltyChooser):
         The penalty of least error; or the largest whose error is within one standard error of the least, for sparser
         codes that predict about as well.
     max_samples : int or None, default=None
-        Choose on this many signals, drawn at random; None takes all. Some thousands are enough.
+        Choose on this many signals, drawn at random; None takes all. Some thousands are enough, and keep a choice so
+        short that it has no `checkpoint`.
     positive_code : bool, default=False
         No negative entries in the codes.
     transform_max_iter : int, default=1000
@@ -175,6 +176,7 @@ class SparseCoderCV(PenaltyChooser):
         Parameters
         ----------
         X : array-like or sparse array of shape (n_samples, n_features)
+            Or a memory map or another source of rows, of which those of `max_samples` are read into memory.
         y : ignored
 
         Returns
@@ -187,10 +189,11 @@ class SparseCoderCV(PenaltyChooser):
         X, dtype = self._check_training_signals(X)
         device = self._device(X, fitted=False)
         dictionary = check_dictionary(to_host(self.dictionary), dtype)
-        check_signals(X, dictionary.shape[1])
         random_state = check_random_state(self.random_state)
         if self.max_samples is not None and self.max_samples < X.shape[0]:
             X = some_rows(X, np.sort(random_state.choice(X.shape[0], self.max_samples, replace=False)))
+        X = in_memory(X)
+        check_signals(X, dictionary.shape[1])
         alphas = self._penalties(lambda: largest_penalty(X, dictionary, self.positive_code, device))
         n_folds = min(self.cv, X.shape[1])
         folds = entry_folds(*X.shape, n_folds, random_state)

@@ -8,6 +8,7 @@ from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
+from sparseshare.checkpoints import Checkpoint
 from sparseshare.datasets import make_sparse_signals
 from sparseshare.learning import KSVD, DictionaryLearning, MiniBatchDictionaryLearning, SparseCoder
 from sparseshare.model_selection import DictionaryLearningCV
@@ -46,6 +47,13 @@ def test_errors_are_those_of_dictionaries_of_the_other_signals(X, learner, fitte
     assert (np.diff(fitted.n_nonzero_path_) > 0).all()
 
 
+def test_signals_of_a_file_or_in_blocks(X, learner, fitted, tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    for signals in (np.load(tmp_path / "X.npy", mmap_mode="r"), iter([X[:50], X[50:]])):
+        other = DictionaryLearningCV(alphas=ALPHAS, learner=learner, random_state=0).fit(signals)
+        np.testing.assert_array_equal(other.mse_path_, fitted.mse_path_)
+
+
 def test_the_dictionary_is_learned_from_all_signals_at_the_penalty(X, learner, fitted):
     expected = clone(learner).set_params(alpha=fitted.alpha_).fit(X)
     np.testing.assert_array_equal(fitted.components_, expected.components_)
@@ -53,6 +61,42 @@ def test_the_dictionary_is_learned_from_all_signals_at_the_penalty(X, learner, f
     assert fitted.score(X) == expected.score(X)
     assert fitted.get_feature_names_out()[0] == "dictionarylearningcv0"
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).transform(X), fitted.transform(X))
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_killed_at_every_checkpoint(seed, X, tmp_path, monkeypatch):
+    learner = MiniBatchDictionaryLearning(6, batch_size=32, max_iter=2)
+    model = DictionaryLearningCV(alphas=[0.3, 0.05], learner=learner, cv=2, random_state=seed)
+    everybodys, save, deaths, resumed = np.random.mtrand._rand, Checkpoint.save, 0, None
+    everybodys.seed(3)
+    whole = clone(model).fit(X)
+
+    def save_and_die(self, state):
+        save(self, state)
+        raise Killed
+
+    everybodys.seed(3)
+    model.set_params(checkpoint=Checkpoint(tmp_path / "choice.npz", every=0))
+    while resumed is None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoint, "save", save_and_die)
+            try:
+                resumed = clone(model).fit(X)
+            except Killed:
+                deaths += 1
+            assert len(list(tmp_path.iterdir())) <= 3  # a fit's errors are known before its own file goes
+    assert deaths >= 4 * 4 + 2 and resumed.learner_.checkpoint is None
+    for name in ("mse_path_", "seen_mse_", "standard_error_", "n_nonzero_path_", "components_"):
+        np.testing.assert_array_equal(getattr(resumed, name), getattr(whole, name), err_msg=name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["choice.npz", "choice.npz.fit4"]
+    monkeypatch.setattr("sparseshare.learning.stream.encode", lambda *_, **__: pytest.fail("coded"))
+    np.testing.assert_array_equal(clone(model).fit(X).components_, whole.components_)
+    with pytest.raises(ValueError, match=r"another fit: alphas was \[0.3, 0.05\], is \[0.3\]"):
+        clone(model).set_params(alphas=[0.3]).fit(X)
 
 
 @pytest.mark.slow
@@ -122,6 +166,8 @@ def test_verbose_reports_every_fit(X, learner, capsys):
         (dict(learner=MiniBatchDictionaryLearning(max_error=0.1)), "and max_error"),
         (dict(learner=MiniBatchDictionaryLearning(transform_alpha=0.1)), "leave transform_alpha=None and l1_ratio=1"),
         (dict(learner=MiniBatchDictionaryLearning(l1_ratio=0.5)), "leave transform_alpha=None and l1_ratio=1"),
+        (dict(learner=MiniBatchDictionaryLearning(checkpoint="atoms.npz")), "must leave checkpoint=None"),
+        (dict(checkpoint=1), "'checkpoint' parameter of DictionaryLearningCV must be a path"),
         (dict(learner=SparseCoder(np.eye(10), alpha=0.1)), "has a dictionary already: use SparseCoderCV"),
     ],
 )

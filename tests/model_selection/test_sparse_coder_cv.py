@@ -54,6 +54,17 @@ def test_on_patches_both_ends_of_the_grid_are_worse():
     assert new.seen.argmin() == 2  # the trap: the codes' own entries favour the smallest penalty
 
 
+@pytest.mark.parametrize("max_samples", [None, 12])
+@pytest.mark.parametrize("form", ["memory map", "blocks", "iterator"])
+def test_signals_of_a_file_or_in_blocks(data, tmp_path, form, max_samples):
+    X, D = data
+    coder = SparseCoderCV(D, alphas=[0.1, 1.0, 3.0], cv=4, random_state=0, max_samples=max_samples)
+    np.save(tmp_path / "X.npy", X)
+    blocks = [X[:11], X[11:]]
+    given = {"memory map": np.load(tmp_path / "X.npy", mmap_mode="r"), "blocks": blocks, "iterator": iter(blocks)}
+    np.testing.assert_array_equal(clone(coder).fit(given[form]).mse_path_, coder.fit(X).mse_path_)
+
+
 def test_attributes_fit_together(data, fitted):
     X, D = data
     np.testing.assert_array_equal(fitted.alphas_, [3.0, 1.0, 0.1])
