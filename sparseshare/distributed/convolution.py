@@ -141,7 +141,7 @@ class DaskConvDictionaryLearning(ClusterLearner, ConvDictionaryLearning):
     See Also
     --------
     ConvDictionaryLearning : On one machine.
-    DaskMiniBatchDictionaryLearning : Atoms as long as the signals.
+    DaskMiniBatchDictionaryLearning : Atoms as long as the signals; its notes say what there is for a `checkpoint`.
 
     References
     ----------

@@ -145,6 +145,9 @@ class DaskMiniBatchDictionaryLearning(ClusterLearner, DictionaryLearner):
     the workers' memory where there is room. What is to survive a worker must come from a file or a function: data that
     were scattered from here are lost with the worker that holds them.
 
+    There is no `checkpoint`, a dead worker costs its blocks only. What the fit has learned is here, with the client:
+    against its death, fit with few `max_iter` and `warm_start=True` again and again, and pickle the learner in between.
+
     References
     ----------
     J. Mairal, F. Bach, J. Ponce, G. Sapiro, Online learning for matrix factorization and sparse coding, JMLR 2010:
@@ -242,7 +245,7 @@ class DaskMiniBatchDictionaryLearning(ClusterLearner, DictionaryLearner):
         self.sparse_output = sparse_output
         self.device = device
 
-    checkpoint = None  # the state lives here, not with the workers: what a client that dies costs is its epochs
+    checkpoint = None  # a parameter of learners on one machine
 
     @with_callbacks
     def fit(self, X, y=None):

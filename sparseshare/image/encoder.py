@@ -47,7 +47,8 @@ class SparseImageEncoder(Movable, TransformerMixin, BaseEstimator):
         - "random": random patches of unit norm;
         - an array of shape (n_components, n_features): atoms for whitened patches, taken as they are;
         - an estimator that learns `components_`, such as `MiniBatchDictionaryLearning` or `KSVD`: a clone of it is
-          fitted to whitened patches.
+          fitted to whitened patches. If that takes long, give it a `checkpoint`, and `random_state` here a number: a
+          killed `fit` then draws the same patches and goes on. The others take seconds to minutes and have none.
     encoding : str, default="threshold"
         - "threshold": products with the atoms, soft-thresholded by `alpha`;
         - "lasso": lasso codes of penalty `alpha`;

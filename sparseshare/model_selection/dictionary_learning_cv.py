@@ -169,16 +169,17 @@ class DictionaryLearningCV(PenaltyChooser):
         check_checkpoint(self.checkpoint, of=type(self).__name__)
         learner = self._learner()
         X, dtype = self._check_training_signals(X)
+        X = in_memory(X)
         n_samples, n_features = X.shape
         if n_samples < self.cv:
             raise ValueError(
                 f"Found array with n_samples={n_samples}, that is {n_samples} sample(s), while cv={self.cv} parts need "
                 "one each: give more signals, or a smaller cv"
             )
-        checkpoint, saved = begin_checkpoints(self, X=X)
+        checkpoint, state = begin_checkpoints(self, X=X)
         random_state = check_random_state(self.random_state)
-        if saved is not None:
-            random_state = resumed_random_state(random_state, saved["start"])
+        if state is not None:
+            random_state = resumed_random_state(random_state, state["start"])
         start = random_bits(random_state)
         if learner.random_state is None:
             learner.set_params(random_state=int(random_state.randint(2**31 - 1)))
@@ -186,13 +187,16 @@ class DictionaryLearningCV(PenaltyChooser):
         parts = random_state.permutation(n_samples) % self.cv
         folds = entry_folds(n_samples, n_features, min(_ENTRY_FOLDS, n_features), random_state)
         n_alphas = len(alphas)
-        table = dict(
-            by_part=np.zeros((n_alphas, self.cv)), by_signal=np.zeros((n_alphas, n_samples)),
-            seen=np.zeros(n_alphas), n_nonzero=np.zeros(n_alphas),
-        )  # fmt: skip
-        table, done = (table, 0) if saved is None else (saved["table"], saved["done"])
-        self._forget(done - 1)
-        for number in range(done, n_alphas * self.cv):
+        if state is None:
+            table = dict(
+                by_part=np.zeros((n_alphas, self.cv)), by_signal=np.zeros((n_alphas, n_samples)),
+                seen=np.zeros(n_alphas), n_nonzero=np.zeros(n_alphas),
+            )  # fmt: skip
+            state = dict(start=start, table=table, done=0, finished=False)
+            checkpoint.save(state)  # the first fit goes on only if the same is drawn
+        table = state["table"]
+        self._forget(state["done"] - 1)
+        for number in range(state["done"], n_alphas * self.cv):
             part, a = divmod(number, n_alphas)
             own, others = np.flatnonzero(parts == part), np.flatnonzero(parts != part)
             fitted = self._fitted(learner, alphas[a], some_rows(X, others), number)
@@ -211,13 +215,14 @@ class DictionaryLearningCV(PenaltyChooser):
                     f"{table['by_part'][a, part]:.6g}, {time.perf_counter() - started:.1f} s",
                     flush=True,
                 )
-            checkpoint.save(dict(start=start, table=table, done=number + 1))
+            state["done"] = number + 1
+            checkpoint.save(state)
             self._forget(number)
         self._choose(alphas, *table.values())
         self.learner_ = self._fitted(learner, self.alpha_, X, n_alphas * self.cv)
         self.components_ = self.learner_.components_
-        if saved is None or not saved.get("finished"):
-            checkpoint.save(dict(start=start, table=table, done=n_alphas * self.cv, finished=True))
+        if not state["finished"]:
+            checkpoint.save(dict(state, finished=True))
         return self
 
     def _fitted(self, learner, alpha, X, number):
