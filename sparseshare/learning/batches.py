@@ -5,12 +5,14 @@ sends them off while the device works on this one.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from itertools import count, pairwise
 
 import numpy as np
 from scipy.sparse import issparse
 
+from sparseshare.buffering import read_ahead
 from sparseshare.devices import computing_on, free_memory, module_of, on_gpu, pinned_array, rows_that_fit, to_device
 from sparseshare.sources import Source, rows_a_block
 from sparseshare.staging import StagedRows
@@ -66,6 +68,15 @@ def _read_batches(X, parts, dtype):
             if number >= parts.first:
                 yield dense_rows(block.rows, slice(None), dtype)
         return
+    groups = _read_groups(X, parts, dtype)
+    with closing(read_ahead(groups) if X.in_threads else groups) as groups:
+        for together, batches in groups:
+            for rows in batches:
+                yield together[rows]
+
+
+def _read_groups(X, parts, dtype):
+    """What `parts` reads together, and where the rows of each batch lie in it."""
     for windows, batches in parts.groups():
         together = np.empty((sum(map(_length, windows)), X.shape[1]), dtype)
         start = 0
@@ -74,8 +85,7 @@ def _read_batches(X, parts, dtype):
                 block = X[rows]
                 together[start : start + block.shape[0]] = block.toarray() if issparse(block) else block
                 start += block.shape[0]
-        for rows in batches:
-            yield together[rows]
+        yield together, batches
 
 
 def _cut(window):
