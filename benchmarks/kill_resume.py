@@ -1,25 +1,30 @@
 """Kill a fit at random moments, start it again each time, and compare the end with a fit that was left alone.
 
-    python benchmarks/kill_resume.py [moments]
+    python benchmarks/kill_resume.py                        # every learner at 20 moments: results/kill_resume.md
+    python benchmarks/kill_resume.py --moments 5 network    # one learner at 5, which is only printed
 
-Prints for every learner how often it was killed before it came to an end, and whether all bits are the same. Processes
+Tells for every learner how often it was killed before it came to an end, and whether all bits are the same. Processes
 are forked, so this needs a system that has `fork`.
 """
 
+import argparse
 import os
 import signal
 import sys
 import tempfile
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 
 from sparseshare import KSVD, DictionaryLearning, MiniBatchDictionaryLearning
 from sparseshare.checkpoints import Checkpoint
 from sparseshare.convolution import ConvDictionaryLearning
-from sparseshare.network import DeepSparseClassifier, Dense
+from sparseshare.model_selection import DictionaryLearningCV
+from sparseshare.network import DeepSparseClassifier, DeepSparseEncoder, Dense
 
+MOMENTS = 20
 X = np.random.default_rng(0).standard_normal((6000, 24))
 NEVER = dict(tol=0, random_state=0, n_jobs=1)  # stops before max_iter
 FITS = {
@@ -37,6 +42,19 @@ FITS = {
         DeepSparseClassifier([Dense(64)], max_iter=12, n_iter_no_change=None, random_state=0, n_jobs=1),
         (X, (X[:, 0] > 0).astype(int)),
     ),
+    "several layers": (
+        DeepSparseEncoder(
+            [32, 16], alpha=0.1, n_iter=10, max_iter=6, n_iter_no_change=None, random_state=0, n_jobs=1
+        ),
+        (X,),
+    ),
+    "choice of a penalty": (
+        DictionaryLearningCV(
+            24, [0.8, 0.4], cv=2, random_state=0,
+            learner=MiniBatchDictionaryLearning(max_iter=3, batch_size=64, max_no_improvement=None, **NEVER),
+        ),
+        (X[:2000],),
+    ),
 }  # fmt: skip
 
 
@@ -44,7 +62,10 @@ def result(learner):
     """What a fit has learned, as a list of arrays."""
     if hasattr(learner, "network_"):
         return [parameter.values for parameter in learner.network_.parameters]
-    return [learner.components_, np.array(learner.loss_curve_)]
+    if hasattr(learner, "dictionaries_"):
+        return [*learner.dictionaries_, np.array(learner.loss_curve_)]
+    told = learner.loss_curve_ if hasattr(learner, "loss_curve_") else learner.mse_path_
+    return [learner.components_, np.array(told)]
 
 
 def killed_and_resumed(learner, data, moments, seconds, rng):
@@ -61,24 +82,41 @@ def killed_and_resumed(learner, data, moments, seconds, rng):
     return learner.fit(*data), killed
 
 
-def main(moments):
-    """Print a line a learner."""
+def main():
+    """Print a line a learner; keep the table of all at 20 moments."""
+    parser = argparse.ArgumentParser(description="Fits that are killed and started again.")
+    parser.add_argument("learners", nargs="*", help=f"some of: {', '.join(FITS)}")
+    parser.add_argument("--moments", type=int, default=MOMENTS)
+    arguments = parser.parse_args()
+    unknown = set(arguments.learners) - set(FITS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
     warnings.simplefilter("ignore")
-    rng, failed = np.random.default_rng(0), False
-    for name, (learner, data) in FITS.items():
+    rng, rows, failed = np.random.default_rng(0), [], False
+    for name in arguments.learners or FITS:
+        learner, data = FITS[name]
         learner.fit(*data)  # compiles
         started = time.perf_counter()
         whole = [array.copy() for array in result(learner.fit(*data))]
         seconds = time.perf_counter() - started
         with tempfile.TemporaryDirectory() as folder:
             learner.set_params(checkpoint=Checkpoint(f"{folder}/state.npz", every=0))
-            resumed, killed = killed_and_resumed(learner, data, moments, seconds, rng)
-            files = os.listdir(folder)
-        same = all(map(np.array_equal, result(resumed), whole)) and files == ["state.npz"]
+            resumed, killed = killed_and_resumed(learner, data, arguments.moments, seconds, rng)
+            torn = [file for file in os.listdir(folder) if file.endswith(".partial")]
+        same = all(map(np.array_equal, result(resumed), whole)) and not torn
         failed |= not same
-        print(f"{name}: killed {killed} of {moments} times, {'same bits' if same else 'NOT THE SAME'}", flush=True)
+        rows.append(f"| {name} | `{type(learner).__name__}` | {killed} | {'yes' if same else 'NO'} |")
+        print(rows[-1], flush=True)
+    if not arguments.learners and arguments.moments == MOMENTS:
+        text = [
+            "# Fits that were killed", "",
+            f"`kill -9` at {MOMENTS} random moments of a fit, which is then left to end, by",
+            "`python benchmarks/kill_resume.py`. A checkpoint is written after every step.", "",
+            "| fit | estimator | killed | same bits |", "|---|---|---|---|", *rows,
+        ]  # fmt: skip
+        (Path(__file__).parent / "results" / "kill_resume.md").write_text("\n".join(text) + "\n")
     return int(failed)
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 20))
+    sys.exit(main())
