@@ -1,6 +1,7 @@
 """Files of checkpoints: what they hold, what they refuse, and that a bad moment leaves the last good one."""
 
 import copy
+import inspect
 import os
 import pickle
 import subprocess
@@ -15,6 +16,7 @@ from hypothesis.extra import numpy as arrays
 from scipy.sparse import csr_array
 from sklearn.base import clone
 
+import sparseshare
 from sparseshare import MiniBatchDictionaryLearning, atomic, checkpoints
 from sparseshare.checkpoints import Checkpoint, random_bits, resumed_random_state
 from sparseshare.fingerprints import fingerprint
@@ -256,3 +258,14 @@ def test_fingerprints(rng):
     for other in (X[:, ::-1], X.astype(np.float32), np.concatenate([X[1:], X[:1]]), csr_array(X)):
         assert fingerprint(learner, X=X) != fingerprint(learner, X=other)
     assert fingerprint(learner, X=X) != fingerprint(clone(learner).set_params(dict_init=X[1:5]), X=X)
+
+
+def test_whatever_learns_for_long_has_checkpoints():
+    given = {
+        name: inspect.signature(getattr(sparseshare, name)).parameters
+        for name in sparseshare.__all__
+        if hasattr(getattr(sparseshare, name), "fit")
+    }
+    learns = {name for name, has in given.items() if "random_state" in has and ("max_iter" in has or "learner" in has)}
+    learns.remove("SparseImageEncoder")  # its documentation says why
+    assert learns == {name for name, has in given.items() if "checkpoint" in has} and len(learns) > 10
