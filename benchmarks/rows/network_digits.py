@@ -65,6 +65,7 @@ def digits_compressed(settings, factor, n_epochs=6, n_tuned=3):
 
     Chen et al. train 15 epochs with a step that is halved every 5; here it falls along half a cosine in fewer epochs.
     Clusters are counted by bits: 32 bits of a weight, divided by the factor, are left for the number of its cluster.
+    Weights are pruned in steps of one ratio, an epoch after each.
     The small dense network is given the better of two rates of dropout.
     """
     data = _digits(settings, flat=True)
@@ -77,17 +78,18 @@ def digits_compressed(settings, factor, n_epochs=6, n_tuned=3):
             layers = [Dense(units, share=share), Dropout(rate)]
             return _learner(layers, share, n_epochs, seed, settings).fit(*data[:2])
 
-        def tuned(learner):
-            learner.set_params(warm_start=True, max_iter=n_tuned, learning_rate=MOMENTUM["learning_rate"] / 5)
-            return learner.fit(*data[:2])
+        def tuned(learner, n_epochs):
+            return learner.set_params(warm_start=True, max_iter=n_epochs).fit(*data[:2])
 
-        dense = fitted(UNITS)
+        dense = pruned = fitted(UNITS)
+        for step in range(1, n_tuned + 1):
+            pruned = tuned(prune(pruned, factor ** (-step / n_tuned)), 1)
         learners = {
             "dense": dense,
             "hashed": fitted(UNITS, hashed(1 / factor, seed=seed)),
             "hashed, runs of 64": fitted(UNITS, hashed(1 / factor, seed=seed, run=64)),
-            "pruned": tuned(prune(dense, 1 / factor)),
-            "clustered": tuned(cluster(dense, 2 ** (32 // factor))),
+            "pruned": pruned,
+            "clustered": tuned(cluster(dense, 2 ** (32 // factor)), n_tuned),
             "small, dropout": fitted(small_units),
             "small": fitted(small_units, rate=0),
         }
@@ -106,7 +108,7 @@ def digits_compressed(settings, factor, n_epochs=6, n_tuned=3):
         text, mean = _listed(errors[name])
         published = f", {PUBLISHED[factor]}" if name == "hashed" and factor in PUBLISHED else ""
         accuracy = f"{text} against {text_of_small}; all parameters {text_of_dense}{published}"
-        note = f"{n_tuned} epochs after that of all parameters" if name in ("pruned", "clustered") else ""
+        note = f"{n_tuned} epochs after those of all parameters" if name in ("pruned", "clustered") else ""
         note += f", {2 ** (32 // factor)} values a layer" if name == "clustered" else ""
         row.lines.append(Line(f"dense of equal size, {small_units} units; {name}", mean, small, 1, accuracy, note=note))
     return row
