@@ -1,5 +1,7 @@
 """Sparse coding and dictionary learning as fast scikit-learn estimators."""
 
+from typing import TYPE_CHECKING
+
 from .coding import open_codes, orthogonal_mp, orthogonal_mp_gram, sparse_encode, sparse_encode_path
 from .convolution import ConvDictionaryLearning, ConvSparseCoder, conv_sparse_encode
 from .image import (
@@ -29,14 +31,6 @@ from .model_selection import (
     select_n_nonzero_coefs,
     sparsest_within_one_standard_error,
 )
-from .network import (
-    DeepSparseClassifier,
-    DeepSparseEncoder,
-    DeepSparseRegressor,
-    LearnedSparseCoder,
-    SequentialSparseCoder,
-    parameter_report,
-)
 from .plotting import (
     ActivationsDisplay,
     AtomsDisplay,
@@ -45,6 +39,16 @@ from .plotting import (
     SparsityPathDisplay,
 )
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .network import (
+        DeepSparseClassifier,
+        DeepSparseEncoder,
+        DeepSparseRegressor,
+        LearnedSparseCoder,
+        SequentialSparseCoder,
+        parameter_report,
+    )
 
 __all__ = [
     "ActivationsDisplay",
@@ -89,3 +93,16 @@ __all__ = [
     "sparse_encode_path",
     "sparsest_within_one_standard_error",
 ]
+
+
+def __getattr__(name):
+    """Networks take a third of the time of all imports, and wait for their first use."""
+    if name == "network" or name in __all__:
+        import sparseshare.network as network
+
+        return network if name == "network" else getattr(network, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__, "network"})
