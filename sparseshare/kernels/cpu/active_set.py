@@ -10,7 +10,7 @@ import numpy as np
 
 from .duality import duality_gap
 from .factor import append_atom, capacity_for, clear_tail, delete_atom, project_column, solve, triangles
-from .jit import called, inline, kernel, part, rare
+from .jit import inline, kernel, part, rare
 from .observed import correlate_code, gram_row, squared_norm
 from .vectors import SLOTS, lanes_above, lowest_bit, sweep
 
@@ -21,7 +21,6 @@ _DIVERGED = 3  # status
 _COHERENCE = 0.5  # and if its inner product with those that just entered stays below this share of its squared norm
 
 
-@kernel
 def lasso_tile(Q, norms2, G, alpha, tol, max_iter, positive, indices, values, counts, gaps, iterations, status):
     """Minimise 0.5 |x - w D|^2 + alpha |w|_1 for every signal of a tile.
 
@@ -40,17 +39,8 @@ def lasso_tile(Q, norms2, G, alpha, tol, max_iter, positive, indices, values, co
     iterations : (T,) int32, out: rounds
     status : (T,) int8, out: 0 within the tolerance or the float's own limit, 1 stopped at max_iter, 2 stalled
     """
-    idx = np.zeros(capacity_for(indices.shape[1]), np.int32)
-    scratch = _scratch(Q, idx, idx)
-    for i in range(Q.shape[0]):
-        here = slice(i, i + 1)
-        _solve_signal(
-            Q[i], norms2[i], G, None, alpha[here], tol, max_iter, positive, indices[here], values[here], counts[here],
-            gaps[here], iterations[here], status[here], *scratch,
-        )  # fmt: skip
-
-
-solve_tile = called(lasso_tile.py_func)  # for kernels: one that calls another compiles it twice over
+    results = (array[:, None] for array in (indices, values, counts, gaps, iterations, status))
+    lasso_path_tile(Q, norms2, G, alpha[:, None], tol, max_iter, positive, *results)
 
 
 @kernel

@@ -5,6 +5,9 @@ c: as it falls by d the code moves by d u, u = inv(G_AA) s, and the correlations
 2000; Efron, Hastie, Johnstone, Tibshirani 2004, equations 2.13 and 3.4). An event is an atom that joins or one that
 leaves. `segment_sweep` computes the correlations from the code at each event, so rounding does not pile up, and finds
 the next atom to join in the same pass.
+
+Where rounding has left a gap too large, the active-set method takes over: a kernel of its own, called from here, since
+it would take as long to compile within these as they do.
 """
 
 from math import sqrt
@@ -12,18 +15,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .active_set import solve_tile
+from .active_set import lasso_tile
 from .duality import duality_gap, rounding_level
 from .factor import append_atom, capacity_for, clear_tail, delete_atom, project_atom, solve, triangles
-from .jit import called, inline, kernel, part, rare
+from .jit import inline, kernel, part, rare
 from .segments import loses_sign, move, segment_sweep
 from .vectors import SLOTS, sweep
 
 _LEAVES, _NOTHING, _JOINS = -1, 0, 1
 _CLOSED = 1e30
 _REFRESH = 8  # events, after which correlations are computed afresh
-_ROUNDS = np.int64(1000)  # of the active-set method, where it has to take over
+_ROUNDS = 1000  # of the active-set method, where it has to take over
 _ATTEMPTS = 20  # to meet a bound after that
+_UNSETTLED, _HELD = 16, 8  # in the status of codes whose gap rounding has left too large
+_GO_ON, _REPAIRED = 0, 1  # of a repair
+_FAILED = 2  # the status in the end
 
 
 class Path(NamedTuple):
@@ -48,7 +54,6 @@ class Path(NamedTuple):
     top_atom: np.ndarray
 
 
-@kernel
 def homotopy_tile(
     Q, norms2, G, alpha, max_l1_norm, max_error, max_nonzero, tol, drop, positive, max_iter,
     indices, values, counts, gaps, penalties, iterations, status,
@@ -79,6 +84,22 @@ def homotopy_tile(
     status : (T,) int8, out: 0 stopped by a bound, 1 by max_iter, 2 where max_error is out of reach or rounding left a
         gap above tol
     """
+    _follow(
+        Q, norms2, G, alpha, max_l1_norm, max_error, max_nonzero, tol, drop, positive, max_iter,
+        indices, values, counts, gaps, penalties, iterations, status,
+    )  # fmt: skip
+    rows = np.flatnonzero(status >= _UNSETTLED) if drop else ()
+    if len(rows):
+        _repair(rows, Q, norms2, G, alpha, max_l1_norm, max_error, tol, positive, indices, values, counts, gaps,
+                penalties, status)  # fmt: skip
+
+
+@kernel
+def _follow(
+    Q, norms2, G, alpha, max_l1_norm, max_error, max_nonzero, tol, drop, positive, max_iter,
+    indices, values, counts, gaps, penalties, iterations, status,
+):  # fmt: skip
+    """As `homotopy_tile`, but for what is left to the active-set method: the status says so."""
     n_signals, limit = indices.shape
     path = _scratch(Q, limit)
     for i in range(n_signals):
@@ -115,17 +136,12 @@ def homotopy_tile(
         if not drop:
             gaps[i] = residual2
         elif not done:
-            held = end > max(alpha[i], Q.dtype.type(bound))
-            here = slice(i, i + 1)
-            end, gaps[i], settled = _repair(
-                path, q, Q[here], norms2[here], G, limit, end, held, alpha[i], max_l1_norm[i], max_error[i], tol,
-                positive, largest, indices[here], values[here], counts[here],
-            )  # fmt: skip
-            outcome = outcome if settled else 2
+            outcome += _UNSETTLED
+            if end > max(alpha[i], Q.dtype.type(bound)):
+                outcome += _HELD
         iterations[i], status[i], penalties[i] = steps, outcome, end
 
 
-@kernel
 def path_tile(Q, norms2, G, alphas, tol, max_iter, positive, indices, values, counts, gaps, iterations, status):
     """The lasso at every penalty of a list, from one way down the path; all results have a column a penalty.
 
@@ -140,6 +156,19 @@ def path_tile(Q, norms2, G, alphas, tol, max_iter, positive, indices, values, co
     iterations, status : (T, P) int32 and int8, out: events so far and 0, or what `lasso_tile` says where it was needed:
         there, and where rounding left a gap above tol
     """
+    _follow_list(Q, norms2, G, alphas, tol, max_iter, positive, indices, values, counts, gaps, iterations, status)
+    for p in np.flatnonzero((status == _UNSETTLED).any(axis=0)):
+        rows = np.flatnonzero(status[:, p] == _UNSETTLED)
+        results = indices, values, counts, gaps, iterations, status
+        parts = [array[rows, p] for array in results]
+        lasso_tile(Q[rows], norms2[rows], G, alphas[rows, p], tol, max_iter, positive, *parts)
+        for array, part_ in zip(results, parts, strict=True):
+            array[rows, p] = part_
+
+
+@kernel
+def _follow_list(Q, norms2, G, alphas, tol, max_iter, positive, indices, values, counts, gaps, iterations, status):
+    """As `path_tile`, but for what is left to the active-set method: the status says so."""
     n_signals, n_penalties, limit = indices.shape
     path = _scratch(Q, limit)
     for i in range(n_signals):
@@ -161,12 +190,7 @@ def path_tile(Q, norms2, G, alphas, tol, max_iter, positive, indices, values, co
                 counts[i, p] = _write(path, m, indices[i, p], values[i, p])
                 iterations[i, p], status[i, p] = steps, 0
                 if end > alphas[i, p] or not done:
-                    here = slice(p, p + 1)
-                    solve_tile(
-                        Q[i : i + 1], norms2[i : i + 1], G, alphas[i, here], tol, max_iter, positive,
-                        indices[i, here], values[i, here], counts[i, here], gaps[i, here], iterations[i, here],
-                        status[i, here],
-                    )  # fmt: skip
+                    status[i, p] = _UNSETTLED
                 p += 1
 
 
@@ -369,35 +393,66 @@ def _write(path, m, indices, values):
     return count
 
 
-@called
 def _repair(
-    path, q, Q, norms2, G, limit, end, held, alpha, max_l1_norm, max_error, tol, positive, largest,
-    indices, values, counts,
-):  # fmt: skip
-    """Solve one signal at the penalty that meets its bounds, or at `end` if that is `held`, from the code at hand.
+    rows, Q, norms2, G, alpha, max_l1_norm, max_error, tol, positive, indices, values, counts, gaps, penalties, status
+):
+    """Solve signals `rows` at the penalties that meet their bounds, or where they are if those are held.
 
-    In turn: the active-set method at a penalty, and along the segment found there to the penalty of `_bound`. Returns
-    the penalty, the duality gap, and whether both are as asked.
+    In turn: the active-set method at a penalty, and along the segment found there to the penalty of `_bound`.
     """
-    goal = 0.5 * tol * norms2[0]
-    penalty, gap = np.full(1, end, Q.dtype), np.empty(1)
-    rounds, status = np.empty(1, np.int32), np.empty(1, np.int8)
-    for _ in range(_ATTEMPTS):
-        solve_tile(Q, norms2, G, penalty, tol, _ROUNDS, positive, indices, values, counts, gap, rounds, status)
-        solved = status[0] == 0 or gap[0] <= goal
-        end = penalty[0]
-        m = np.int64(0)
-        for k in range(counts[0]):
-            before, value = m, values[0, k]
-            m = _join(path, G, m, limit, indices[0, k], value)
+    held = status[rows] - _UNSETTLED >= _HELD
+    status[rows] -= np.where(held, _UNSETTLED + _HELD, _UNSETTLED).astype(status.dtype)
+    bounds = alpha[rows], max_l1_norm[rows], max_error[rows], held
+    work = [Q[rows], norms2[rows], *bounds, penalties[rows].astype(Q.dtype)]
+    codes = [indices[rows], values[rows], counts[rows], gaps[rows]]
+    for attempt in range(_ATTEMPTS):
+        own_Q, own_norms2, *bounds, penalty = work
+        rounds, solved = np.empty(len(rows), counts.dtype), np.empty(len(rows), status.dtype)
+        lasso_tile(own_Q, own_norms2, G, penalty, tol, _ROUNDS, positive, *codes, rounds, solved)
+        state = np.empty(len(rows), status.dtype)
+        _toward_bounds(own_Q, own_norms2, G, *bounds, tol, positive, solved, penalty, *codes, state)
+        goes_on = (state == _GO_ON) & (attempt < _ATTEMPTS - 1)
+        over = np.flatnonzero(~goes_on)
+        place = rows[over]
+        for whole, own in zip((indices, values, counts, gaps, penalties), (*codes, penalty), strict=True):
+            whole[place] = own[over]
+        status[place] = np.where(state[over] == _REPAIRED, status[place], _FAILED)
+        if len(over) == len(rows):
+            break
+        rows, work, codes = rows[goes_on], [a[goes_on] for a in work], [a[goes_on] for a in codes]
+
+
+@kernel
+def _toward_bounds(
+    Q, norms2, G, alpha, max_l1_norm, max_error, held, tol, positive, solved, penalties, indices, values, counts, gaps,
+    state,
+):  # fmt: skip
+    """Go along the segment of codes that the active-set method has found to the penalties that meet the bounds.
+
+    Parameters
+    ----------
+    Q, norms2, G, alpha, max_l1_norm, max_error, tol, positive : as in `homotopy_tile`
+    held : (T,) bool array, codes that are to stay at their penalties
+    solved : (T,) int8, the status of the active-set method
+    penalties : (T,) array of G's dtype, in and out
+    indices, values, counts, gaps : as in `homotopy_tile`, in and out
+    state : (T,) int8, out: `_GO_ON`, `_REPAIRED` or `_FAILED`
+    """
+    n_signals, limit = indices.shape
+    path = _scratch(Q, limit)
+    for i in range(n_signals):
+        q, norm2, end = Q[i], norms2[i], penalties[i]
+        goal, m = 0.5 * tol * norm2, np.int64(0)
+        largest, _ = _begin(path, q, positive)
+        for k in range(counts[i]):
+            before, value = m, values[i, k]
+            m = _join(path, G, m, limit, indices[i, k], value)
             path.w[before] = value
         _turn(path, m)
-        bound = max(alpha, Q.dtype.type(_bound(path, q, m, end, norms2[0], max_l1_norm, max_error)))
-        if held or bound == end:
-            return end, gap[0], solved
-        gap[0], done = _look_ahead(path, q, G, m, end, bound, norms2[0], largest, goal, True, positive)
-        counts[0] = _write(path, m, indices[0], values[0])
-        penalty[0] = bound
-        if done:
-            return bound, gap[0], True
-    return penalty[0], gap[0], False
+        bound = max(alpha[i], Q.dtype.type(_bound(path, q, m, end, norm2, max_l1_norm[i], max_error[i])))
+        if held[i] or bound == end:
+            state[i] = _REPAIRED if solved[i] == 0 or gaps[i] <= goal else _FAILED
+        else:
+            gaps[i], done = _look_ahead(path, q, G, m, end, bound, norm2, largest, goal, True, positive)
+            counts[i] = _write(path, m, indices[i], values[i])
+            penalties[i], state[i] = bound, _REPAIRED if done else _GO_ON
