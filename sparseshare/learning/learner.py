@@ -10,7 +10,7 @@ from sparseshare.callbacks import CallbackSupportMixin, EpochReports
 from sparseshare.checkpoints import begin_checkpoints, check_checkpoint
 from sparseshare.devices import array_module, device_of, on_gpu, to_device
 from sparseshare.optimization.constraints import AtomConstraint
-from sparseshare.sources import Source, check_block
+from sparseshare.sources import Source
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
 from sparseshare.validation import check_bool, check_choice, check_number
 
@@ -126,8 +126,7 @@ class DictionaryLearner(CallbackSupportMixin, SparseTransformer):
         random_state = check_random_state(self.random_state) if random_state is None else random_state
         if getattr(X, "in_order_only", False):
             n_components = X.shape[1] if self.n_components is None else self.n_components
-            X = X.head(max(_HEAD_AN_ATOM * n_components, _HEAD))
-            check_block(X, "the first rows of X", 0)
+            X = X.head(max(_HEAD_AN_ATOM * n_components, _HEAD), finite=True)
         dictionary = initial_dictionary(X, self.n_components, self.dict_init, constraint, random_state, dtype)
         return to_device(constraint.project(dictionary) if self.max_iter > 0 else dictionary, device)
 

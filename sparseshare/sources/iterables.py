@@ -25,11 +25,11 @@ class Blocks(Source):
     def __init__(self, blocks, name="X"):
         self.once, self._blocks = hasattr(blocks, "__next__"), blocks
         iterator = iter(blocks)
-        first = next(iterator, None)
+        self.name = name
+        first = self._next(iterator, 0, 0)
         if first is None:
             cause = "is used up: pass a new one, or a list" if self.once else "gives none"
             raise ValueError(f"Found array with 0 sample(s): {name} is to come in blocks, but its iterator {cause}")
-        first = as_block(first, f"block 0 of {name}", 0)
         self._listed = isinstance(blocks, list | tuple) and all(getattr(block, "ndim", 0) == 2 for block in blocks)
         n_samples = sum(block.shape[0] for block in blocks) if self._listed else None
         super().__init__((n_samples, first.shape[1]), first.dtype, name)
@@ -57,31 +57,35 @@ class Blocks(Source):
         else:
             iterator, self._fetched = chain(self._fetched, self._blocks), None
         number, first = 0, 0
-        while True:
-            where = f"block {number} of {self.name}, whose rows begin at {first},"
-            try:
-                block = next(iterator)
-            except StopIteration:
-                break
-            except Exception as error:  # whatever makes the blocks may raise
-                raise BlockError(
-                    f"{where} could not be read: {type(error).__name__}: {error}", number, slice(first, None)
-                ) from error
-            block = as_block(block, where, number, first)
-            rows = slice(first, first + block.shape[0])
-            where = f"block {number} (rows {first} to {rows.stop - 1}) of {self.name}"
-            if block.shape[1] != self.shape[1]:
-                raise BlockError(
-                    f"{where} has {block.shape[1]} columns, those before it have {self.shape[1]}", number, rows
-                )
-            if compute_dtype(block) != compute_dtype(self):
-                raise BlockError(f"{where} has dtype {block.dtype}, those before it have {self.dtype}", number, rows)
-            if finite:
-                check_block(block, where, first, number)
+        while (block := self._next(iterator, number, first)) is not None:
+            self._check(block, number, first, finite)
             if block.shape[0]:
                 yield Block(number, first, block)
-            number, first = number + 1, rows.stop
+            number, first = number + 1, first + block.shape[0]
         self.shape = first, self.shape[1]
+
+    def _next(self, iterator, number, first):
+        """The next block, whose number and first row these are; None if there is none."""
+        where = f"block {number} of {self.name}, whose rows begin at {first},"
+        try:
+            block = next(iterator, None)
+        except Exception as error:  # whatever makes the blocks may raise
+            raise BlockError(
+                f"{where} could not be read: {type(error).__name__}: {error}", number, slice(first, None)
+            ) from error
+        return None if block is None else as_block(block, where, number, first)
+
+    def _check(self, block, number, first, finite):
+        rows = slice(first, first + block.shape[0])
+        where = f"block {number} (rows {first} to {rows.stop - 1}) of {self.name}"
+        if block.shape[1] != self.shape[1]:
+            raise BlockError(
+                f"{where} has {block.shape[1]} columns, those before it have {self.shape[1]}", number, rows
+            )
+        if compute_dtype(block) != compute_dtype(self):
+            raise BlockError(f"{where} has dtype {block.dtype}, those before it have {self.dtype}", number, rows)
+        if finite:
+            check_block(block, where, first, number)
 
     def blocks(self, n_rows=None, first=0, *, finite=True):
         n_rows = rows_a_block(self.shape[1], self.dtype) if n_rows is None else n_rows
@@ -136,15 +140,17 @@ class Blocks(Source):
             first += block.shape[0]
         return stacked(parts)
 
-    def head(self, n_rows):
-        """The first rows, at most `n_rows`; an iterator gives them once more afterwards."""
+    def head(self, n_rows, finite=False):
+        """The first rows, at most `n_rows`, of checked blocks; an iterator gives them once more afterwards."""
         fetched = self._fetched if self.once else []
         iterator = self._blocks if self.once else iter(self._blocks)
-        held = sum(block.shape[0] for block in fetched)
+        number = held = 0
         while held < n_rows:
-            block = next(iterator, None)
-            if block is None:
-                break
-            fetched.append(as_block(block, f"block {len(fetched)} of {self.name}", len(fetched), held))
-            held += fetched[-1].shape[0]
-        return stacked(fetched)[:n_rows]
+            if number == len(fetched):
+                block = self._next(iterator, number, held)
+                if block is None:
+                    break
+                fetched.append(block)
+            self._check(fetched[number], number, held, finite)
+            number, held = number + 1, held + fetched[number].shape[0]
+        return stacked(fetched[:number])[:n_rows]
