@@ -5,7 +5,8 @@ from math import isqrt, prod
 import numpy as np
 
 from sparseshare.devices import array_module, device_of, on_gpu, resolve_device, to_device
-from sparseshare.validation import check_each_finite, check_image_shape, check_stack, compute_dtype
+from sparseshare.sources import Stack, stack_of
+from sparseshare.validation import check_each_finite, check_image_shape, check_kind, check_stack, compute_dtype
 
 from .atoms import FORMS, atoms_inside, check_atoms, spatial_axes
 
@@ -55,13 +56,13 @@ class ConvSignals:
         return self.n_signals
 
     def __getitem__(self, number):
-        return to_device(self._at_home(number), self.device)
+        return to_device(self._inside(number, self.arrays[number]), self.device)
 
-    def _at_home(self, number):
-        """Signal `number` where it lives."""
-        xp = array_module(self.arrays[number])
-        signal = xp.array(self._channels_first(self.arrays[number]), self.dtype, order="C")
-        missing = self._missing(number)
+    def _inside(self, number, array):
+        """Signal `number`, of which `array` is what the user has, where it lives."""
+        xp = array_module(array)
+        signal = xp.array(self._channels_first(array), self.dtype, order="C")
+        missing = self._missing(number, array)
         if missing is not None:
             signal[xp.broadcast_to(missing, signal.shape)] = 0
         return signal
@@ -90,21 +91,21 @@ class ConvSignals:
 
     def check_finite(self):
         """Refuse NaN and infinity outside the mask, and signals without any observed sample."""
-        for number in range(self.n_signals):
-            if np.dtype(self.arrays[number].dtype).kind == "f":
-                signal = self._at_home(number)
+        for number, array in enumerate(self.arrays):
+            if np.dtype(array.dtype).kind == "f":
+                signal = self._inside(number, array)
                 hint = "; where samples are missing, encode with mask='nan'" if self.missing is None else ""
                 check_each_finite(signal[None], number, one="signal", hint=hint)
-            missing = self._missing(number)
+            missing = self._missing(number, array)
             if missing is not None and missing.all():
                 raise ValueError(f"every sample of signal {number} is missing: nothing to code; leave such signals out")
 
-    def _missing(self, number):
+    def _missing(self, number, array):
         """Where samples are missing, in a shape that broadcasts to that of the signal; None if none are."""
         if self.missing is None:
             return None
-        xp = array_module(self.arrays[number])
-        missing = xp.isnan(self.arrays[number]) if isinstance(self.missing, str) else xp.asarray(self.missing[number])
+        xp = array_module(array)
+        missing = xp.isnan(array) if isinstance(self.missing, str) else xp.asarray(self.missing[number])
         if missing.ndim > self.n_axes:
             return self._channels_first(missing)
         return missing[None, None]
@@ -127,7 +128,7 @@ class _Observed:
 
     def __getitem__(self, number):
         signals = self._signals
-        missing = signals._missing(number)
+        missing = signals._missing(number, signals.arrays[number])
         shape = (1, 1) if signals.n_channels is None else (signals.n_channels, 1)
         shape = shape if signals.separate else shape[::-1]
         xp = array_module(missing)
@@ -149,7 +150,8 @@ def check_conv_signals(
     Parameters
     ----------
     X : array of shape (n, *signal_shape[, n_channels]), flat rows (n, n_features), or list of signals
-        A list may hold signals of different sizes. Rows are 1-D signals if `n_axes` is 1 and there is no `image_shape`.
+        Memory maps, zarr arrays and HDF5 data sets are read signal by signal. A list may hold signals of different
+        sizes. Rows are 1-D signals if `n_axes` is 1 and there is no `image_shape`.
     n_axes : int
         Spatial axes, 1 to 3.
     n_channels : int, "any" or None, default=None
@@ -188,7 +190,11 @@ def check_conv_signals(
     """
     if image_shape is not None:
         image_shape = check_image_shape(image_shape, FORMS[n_axes])
-    array = check_stack(X, n_axes, name=name, one="signal")
+    array = stack_of(X, name)
+    if isinstance(array, Stack):
+        check_kind(array, name)
+    else:
+        array = check_stack(X, n_axes, name=name, one="signal")
     rows = not isinstance(array, list) and array.ndim == 2
     flat = rows and (n_axes > 1 or bool(image_shape) or isinstance(n_channels, int) or len(fitted_shape or ()) == 2)
     if flat:

@@ -205,7 +205,8 @@ class SparseImageEncoder(Movable, TransformerMixin, BaseEstimator):
         ----------
         X : array of shape (n, height, width[, n_channels]) or (n, n_pixels), or list of images
             Images of numbers, NumPy's or CuPy's; float32 is computed in float32, all else in float64. In a list, images
-            may have different sizes; rows are flattened images, see `image_shape`.
+            may have different sizes; rows are flattened images, see `image_shape`. Memory maps, zarr arrays and HDF5
+            data sets are read part by part; with `memory`, what is no memory map is read whole to be recognised.
         y : ignored
 
         Returns

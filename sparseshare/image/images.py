@@ -8,7 +8,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.utils.random import sample_without_replacement
 
 from sparseshare.devices import array_module, on_gpu
-from sparseshare.validation import check_each_finite, check_image_shape, check_stack, compute_dtype
+from sparseshare.sources import Stack, stack_of
+from sparseshare.validation import check_each_finite, check_image_shape, check_kind, check_stack, compute_dtype
 
 from .patches import PatchGrid
 
@@ -151,7 +152,7 @@ class Images:
         if n_patches < ends[-1]:
             chosen = np.sort(sample_without_replacement(int(ends[-1]), n_patches, random_state=random_state))
         rows = array_module(self.arrays[0]).empty((len(chosen), grids[0].n_features), self.dtype)
-        if self.stacked and not self.resident:
+        if isinstance(self.arrays, np.ndarray):
             number, place = np.divmod(chosen, grids[0].n_patches)
             y, x = np.divmod(place, grids[0].grid_shape[1])
             stride = grids[0].stride
@@ -180,7 +181,7 @@ class Images:
         """Images of a stack that are few enough to be cast at once; else one at a time."""
         if not self.stacked:
             return [(number, number + 1) for number in range(self.n_images)]
-        step = max(1, _READ_ON_GPU // (prod(self.same_shape) * self.n_channels))
+        step = max(1, (_READ_ON_GPU if self.resident else _READ) // (prod(self.same_shape) * self.n_channels))
         return [(first, min(first + step, self.n_images)) for first in range(0, self.n_images, step)]
 
 
@@ -190,7 +191,8 @@ def check_images(X, image_shape=None, *, fitted_shape=None, name="X"):
     Parameters
     ----------
     X : array of shape (n, height, width[, n_channels]), (n, height * width * n_channels), or list of images
-        NumPy's, or CuPy's, which stay where they are.
+        NumPy's, or CuPy's, which stay where they are; memory maps, zarr arrays and HDF5 data sets are read part by
+        part.
     image_shape : tuple of 2 or 3 ints or None, default=None
         Height, width and channels of images given as flat rows. None: square images of one channel.
     fitted_shape : tuple or None, default=None
@@ -209,7 +211,11 @@ def check_images(X, image_shape=None, *, fitted_shape=None, name="X"):
     """
     if image_shape is not None:
         image_shape = check_image_shape(image_shape)
-    array = check_stack(X, name=name)
+    array = stack_of(X, name)
+    if isinstance(array, Stack):
+        check_kind(array, name)
+    else:
+        array = check_stack(X, name=name)
     if isinstance(array, list):
         return _check_list(array, image_shape, name)
     if array.ndim == 2:

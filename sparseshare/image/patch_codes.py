@@ -19,6 +19,7 @@ from sparseshare.devices import (
     to_host,
 )
 from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.sources import Stack
 from sparseshare.staging import StagedRows
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
 from sparseshare.validation import check_each_finite
@@ -230,7 +231,8 @@ def _staged(images, parts, grids, device):
     """Pixels of every part on a GPU, and a function that sends those of the next part on their way."""
     stack, grid, one = images.arrays, grids[0], parts[0]
     whole = one.bottom == grid.grid_shape[0]
-    if images.resident or not (images.stacked and whole and stack.flags.c_contiguous and stack.dtype.isnative):
+    in_rows = isinstance(stack, Stack) or (images.stacked and stack.flags.c_contiguous)
+    if images.resident or not (in_rows and whole and stack.dtype.isnative):
         for part in parts:
             yield to_device(pixels_of(images, part, grids[part.first]), device), _nothing
         return

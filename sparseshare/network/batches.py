@@ -13,6 +13,7 @@ from sparseshare.devices import (
     pinned_array,
     to_device,
 )
+from sparseshare.sources import Stack
 
 _PIECE_BYTES = 1 << 26  # of samples that are put in their order, or sent, together
 _SHARE = 0.25  # of a GPU's free memory that samples may take for good; more stay with the host
@@ -26,7 +27,7 @@ class Batches:
 
     Parameters
     ----------
-    X : array of shape (n_samples, ...)
+    X : array or Stack of shape (n_samples, ...)
         Of any real dtype; it is cast where it is computed with.
     shape : tuple of int
         Of a sample as the network takes it.
@@ -39,7 +40,7 @@ class Batches:
 
     def __init__(self, X, shape, dtype, device="cpu", rows=None):
         if device != "cpu" and device_of(X) != device and X.nbytes <= _SHARE * free_memory(device):
-            X = to_device(np.ascontiguousarray(X), device)
+            X = to_device(np.ascontiguousarray(X[:]), device)
         self.X, self.shape, self.dtype, self.device, self.rows = X, tuple(shape), np.dtype(dtype), device, rows
 
     def among(self, rows):
@@ -141,7 +142,10 @@ class _Slot:
             (X, targets), (rows, target_rows), self.host, (self.X, self.targets), strict=True
         ):
             part = host[: len(chosen)]
-            np.take(array, chosen, axis=0, out=part, mode="clip")  # rows lie inside; "raise" would take a copy first
+            if isinstance(array, Stack):
+                part[...] = array[chosen]
+            else:
+                np.take(array, chosen, axis=0, out=part, mode="clip")  # rows lie inside; "raise" takes a copy first
             if array is X:
                 stream.wait_event(self.used)
             there[: len(chosen)].set(part, stream=stream)

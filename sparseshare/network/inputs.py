@@ -7,11 +7,13 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from sparseshare.devices import array_module, on_gpu
-from sparseshare.validation import check_image_shape, check_kind, compute_dtype
+from sparseshare.sources import Stack, stack_of
+from sparseshare.validation import check_each_finite, check_image_shape, check_kind, compute_dtype
 
 from .convolutional import Conv, MaxPool
 from .layers import Dense, Flatten
 
+_READ_BYTES = 1 << 24  # of samples on disk that are looked at at once
 _LARGE, _SMALL = 12, 6  # pixels: two convolutions and poolings, or one
 
 
@@ -29,7 +31,7 @@ def check_samples(estimator, X, reset):
     Returns
     -------
     X : array of shape (n_samples, ...)
-        As it was given, where it was given; `Batches` casts what it reads of it.
+        As it was given, where it was given, a `Stack` if it is on disk; `Batches` casts what it reads of it.
     shape : tuple of int
         Of one sample as the network takes it.
 
@@ -42,18 +44,19 @@ def check_samples(estimator, X, reset):
     if asked is not None:
         asked = check_image_shape(asked)
         asked = asked if len(asked) == 3 else (*asked, 1)
+    X = stack_of(X)
     if not hasattr(X, "ndim"):
         X = np.asarray(X)
-    flat = X.ndim <= 2
+    flat, as_it_is = X.ndim <= 2, on_gpu(X) or isinstance(X, Stack)
     fitted = None if reset else estimator.input_shape_
     if flat and (reset or hasattr(estimator, "n_features_in_")):
-        if on_gpu(X):
+        if as_it_is:
             _check_there(X)
             validate_data(estimator, X, reset=reset, skip_check_array=True)
         else:
             X = validate_data(estimator, X, reset=reset, dtype="numeric")
     else:
-        if on_gpu(X):
+        if as_it_is:
             _check_there(X)
         else:
             X = check_array(X, dtype="numeric", allow_nd=True, estimator=estimator, input_name="X")
@@ -85,17 +88,23 @@ def check_samples(estimator, X, reset):
 
 
 def _check_there(X):
-    """What `check_array` asks for, of samples on a GPU."""
-    if not hasattr(X, "strides"):
+    """What `check_array` asks for, of samples on a GPU or on disk."""
+    if hasattr(X, "tocsr"):
         raise TypeError("Sparse data was passed for X, but dense data is required. Use X.toarray()")
     if X.ndim < 2:
         raise ValueError(f"Expected 2D array, got {X.ndim}D array instead: X has the shape {X.shape}")
-    if not X.size:
+    if 0 in X.shape:
         raise ValueError(
             f"Found array with 0 sample(s) or feature(s) (shape={X.shape}) while a minimum of 1 is required"
         )
     check_kind(X, "X")
-    if X.dtype.kind == "f" and not bool(array_module(X).isfinite(X).all()):
+    if X.dtype.kind != "f":
+        return
+    if isinstance(X, Stack):
+        n_samples = max(1, _READ_BYTES * len(X) // X.nbytes)
+        for first in range(0, len(X), n_samples):
+            check_each_finite(X[first : first + n_samples], first, one="sample")
+    elif not bool(array_module(X).isfinite(X).all()):
         raise ValueError("Input X contains NaN or infinity")
 
 

@@ -115,7 +115,7 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
             Rows, images or sequences; float32 is computed in float32, all else in float64. Rows are images with
             `image_shape`. Arrays of three axes are images if the first layer that moves over positions is a
             convolution or pooling of two axes, or if there are no `layers`; else sequences. CuPy arrays are trained on
-            where they are.
+            where they are; of memory maps, zarr arrays and HDF5 data sets a batch is read when its turn comes.
         y : array-like of shape (n,) or, for regression, (n, n_outputs)
 
         Returns

@@ -312,7 +312,7 @@ class DeepSparseEncoder(
         """
         X, codes = self._codes(X)
         rebuilt = self._synthesised(codes[-1], self._chain(codes[-1].dtype, self._device(X)))
-        flat = X.reshape(len(X), -1).astype(np.float64)
+        flat = X[:].reshape(len(X), -1).astype(np.float64)
         error = float(((flat - rebuilt.reshape(len(X), -1)) ** 2).sum())
         variance = float(((flat - flat.mean(axis=0)) ** 2).sum())
         if variance == 0:

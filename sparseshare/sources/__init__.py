@@ -9,6 +9,7 @@ from .blocks import Block, BlockError, check_block, rows_a_block, stacked
 from .iterables import Blocks
 from .opening import as_source, check_source, rows_of
 from .source import Source
+from .stacks import Stack, stack_of
 
 __all__ = [
     "ArrayRows",
@@ -16,10 +17,12 @@ __all__ = [
     "BlockError",
     "Blocks",
     "Source",
+    "Stack",
     "as_source",
     "check_block",
     "check_source",
     "rows_a_block",
     "rows_of",
+    "stack_of",
     "stacked",
 ]

@@ -114,3 +114,33 @@ def stacked(parts):
     if all(issparse(part) for part in parts):
         return csr_array(vstack(parts, format="csr"))
     return np.concatenate([part.toarray() if issparse(part) else part for part in parts])
+
+
+def gathered(rows, gap, n_rows, read):
+    """Read rows of any numbers in any order, neighbours together.
+
+    Parameters
+    ----------
+    rows : ndarray of int
+    gap : int
+        Wanted rows that lie no further apart are read at one go.
+    n_rows : int
+        At most as many are.
+    read : callable
+        ``read(start, stop)`` gives an array of these rows.
+
+    Returns
+    -------
+    parts : list of arrays
+        The wanted rows, rising.
+    back : ndarray of int
+        Where among these each of `rows` is.
+    """
+    order = np.argsort(rows, kind="stable")
+    wanted = rows[order]
+    apart = (np.diff(wanted) > max(gap, 1)) | (np.diff(wanted // n_rows) > 0)
+    runs = [run for run in np.split(wanted, np.flatnonzero(apart) + 1) if len(run)]
+    parts = [read(int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs]
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return parts, back

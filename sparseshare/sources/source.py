@@ -5,7 +5,7 @@ from scipy.sparse import issparse
 
 from ..devices import on_gpu
 from ..fingerprints import sampled
-from .blocks import Block, BlockError, check_block, rows_a_block, stacked
+from .blocks import Block, BlockError, check_block, gathered, rows_a_block, stacked
 
 _GAP = 64  # rows: wanted ones that lie no further apart are read at one go
 
@@ -52,19 +52,8 @@ class Source:
         if isinstance(rows, slice):
             return self._checked(*rows.indices(len(self))[:2])
         rows = np.asarray(rows)
-        order = np.argsort(rows, kind="stable")
-        wanted = rows[order]
-        apart = np.diff(wanted) > _GAP
-        apart |= np.diff(wanted // rows_a_block(self.shape[1], self.dtype)) > 0  # however many, never more than a block
-        cuts = np.flatnonzero(apart) + 1
-        runs = [run for run in np.split(wanted, cuts) if len(run)]
-        parts = [self._checked(int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs]
-        if not parts:
-            return np.empty((0, self.shape[1]), self.dtype)
-        together = stacked(parts)
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return together[back]
+        parts, back = gathered(rows, _GAP, rows_a_block(self.shape[1], self.dtype), self._checked)
+        return stacked(parts)[back] if parts else np.empty((0, self.shape[1]), self.dtype)
 
     def blocks(self, n_rows=None, first=0, *, finite=True):
         """Rows from `first` on, block by block.
