@@ -71,9 +71,11 @@ def test_features_are_those_of_the_cpu(gpu, name, dtype):
         close(host(gpu, encoder.encode(images)), expected.encode(X))
 
 
-def test_pieces_lists_and_large_images(gpu, monkeypatch):
+def test_pieces_lists_and_large_images(gpu, monkeypatch, tmp_path):
     """Small pieces: several of them, and images in bands of rows; the features are those of whole images."""
     X = images_of(9)
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     parameters = dict(n_components=6, patch_shape=4, max_iter=2, n_patches=200, random_state=0, grid=[1, 2])
     expected = SparseImageEncoder(**parameters).fit(X)
     features = expected.transform(X)
@@ -83,6 +85,7 @@ def test_pieces_lists_and_large_images(gpu, monkeypatch):
     for entries in (2**27, 2**13, 2**11):
         monkeypatch.setattr(patch_codes, "_PIECE_ENTRIES", entries)
         close(encoder.transform(X), features)
+        close(encoder.transform(mapped), features)
         close(encoder.transform(several), of_several)
         close(host(gpu, expected.set_params(device="cuda").transform(X)), features)
         for found, maps in zip(encoder.encode(several), expected.set_params(device="cpu").encode(several), strict=True):

@@ -178,15 +178,18 @@ def test_options_of_training(gpu, options):
     assert type(there.predict(X)) is np.ndarray
 
 
-def test_samples_that_do_not_fit_come_in_pieces(gpu, monkeypatch):
+def test_samples_that_do_not_fit_come_in_pieces(gpu, monkeypatch, tmp_path):
     X, y = images(dtype="float64")
     X = np.round(60 * X + 90).clip(0, 255).astype(np.uint8)  # sent as they are, cast there
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     whole = classifier(learning_rate=1e-4, device="cuda").fit(X, y)
     monkeypatch.setattr(batches, "_SHARE", 0)
     monkeypatch.setattr(batches, "_PIECE_BYTES", 32 * 11 * 12 * 8)
     pieces = classifier(learning_rate=1e-4, device="cuda").fit(X, y)
     assert pieces.loss_curve_ == whole.loss_curve_
-    np.testing.assert_array_equal(pieces.predict_proba(X), whole.predict_proba(X))
+    np.testing.assert_array_equal(pieces.predict_proba(mapped), whole.predict_proba(X))
+    assert classifier(learning_rate=1e-4, device="cuda").fit(mapped, y).loss_curve_ == whole.loss_curve_
     held = [classifier(learning_rate=1e-4, device="cuda", early_stopping=True).fit(X, y) for _ in range(2)]
     assert held[0].loss_curve_ == held[1].loss_curve_
 
