@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 export PYTHONDONTWRITEBYTECODE :=
 FLAGS ?=
 # Two processes, each takes a file at a time: a kernel that a file needs is compiled in one of them. Threads of OpenBLAS
-# that have nothing to do sleep at once: waiting in a loop, they take half the time of the other process.
+# that have nothing to do sleep at once: waiting in a loop, they take the other process's core.
 PYTEST := OPENBLAS_THREAD_TIMEOUT=4 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
