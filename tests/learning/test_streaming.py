@@ -110,6 +110,18 @@ def test_blocks_are_learned_from_in_order():
     learner.set_params(dict_init="svd")
 
 
+@pytest.mark.parametrize("name", ["batch", "K-SVD"])
+def test_what_can_be_iterated_again_is_gone_through_again(name):
+    class Again:
+        def __iter__(self):
+            return blocks()
+
+    learner = clone(LEARNERS[name]).set_params(dict_init=ATOMS)
+    atoms = learner.fit(X).components_
+    for given in (list(blocks()), Again()):
+        np.testing.assert_array_equal(learner.fit(given).components_, atoms)
+
+
 def test_an_iterator_is_good_for_one_epoch():
     learner = MiniBatchDictionaryLearning(12, alpha=0.3, max_iter=5, max_no_improvement=None, **COUNT)
     with pytest.warns(ConvergenceWarning, match="used up the iterator of blocks after 1 of at most max_iter=5 epochs"):
