@@ -10,7 +10,7 @@ from threading import Lock
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
-from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.kernels.dispatch import kernels_for, plain
 from sparseshare.threads import single_threaded_blas
 
 from .masks import hide_missing, mask_of_rows
@@ -59,10 +59,11 @@ class Tile:
         ):
             setattr(self, name, getattr(self, f"_{name}")[:n])
         block = X[rows]
-        block = np.ascontiguousarray(block.toarray() if issparse(block) else block, dtype=problem.dtype)
+        block = plain(block.toarray() if issparse(block) else block, problem.dtype)
         self.missing = None
         if mask is not None:
-            block, self.missing = hide_missing(block, mask_of_rows(mask, rows), rows.start)
+            block, missing = hide_missing(block, mask_of_rows(mask, rows), rows.start)
+            self.missing = plain(missing)
         padded = -(-n // PRODUCT_ROWS) * PRODUCT_ROWS
         bits = block.view(np.int32 if block.itemsize == 4 else np.int64)
         bad = self._kernels.scale_tile(block, bits, self.signals[:padded], self.exponents, self.units, self.norms2)

@@ -113,7 +113,7 @@ def atoms_inside(atoms, n_channels, dtype):
     Returns
     -------
     array of shape (n_components, n_channels or 1, *support)
-        C-contiguous, on the same device.
+        A copy, C-contiguous, on the same device.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def atoms_inside(atoms, n_channels, dtype):
     xp = array_module(atoms)
     atoms = atoms[:, None] if n_channels is None else xp.moveaxis(atoms, -1, 1)
     with np.errstate(over="ignore"):  # what float32 cannot hold is reported below
-        cast = xp.ascontiguousarray(atoms, dtype=dtype)
+        cast = xp.array(atoms, dtype=dtype, order="C")
     if not xp.isfinite(cast).all():
         raise ValueError(f"atoms hold values too large for {np.dtype(dtype)}, the dtype of the signals")
     return cast

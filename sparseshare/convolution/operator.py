@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 from scipy import fft
 
-from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.kernels.dispatch import kernels_for, plain
 from sparseshare.threads import run_in_threads
 
 from .interactions import correlations
@@ -41,7 +41,7 @@ class Convolution:
     """
 
     def __init__(self, atoms, geometry, n_threads=1):
-        self.atoms, self.geometry, self.n_threads = atoms, geometry, n_threads
+        self.atoms, self.geometry, self.n_threads = plain(atoms), geometry, n_threads
         self.dtype = atoms.dtype
         self._axes = tuple(range(-geometry.n_axes, 0))
         self._inside = tuple(slice(n) for n in geometry.positions)

@@ -67,12 +67,11 @@ def solve(problem, *, n_nonzero_coefs=None, max_error=None, n_threads=1):
         _atoms(kernels, windows.atoms),
         grid,
         weighted,
-        windows.weight,
+        np.empty((0,) * 5) if windows.weight is None else windows.weight,  # None would be another type
         windows.wraps,
         bool(problem.positive),
         blocks,
     )
-    kernels.scan_blocks(*place)
     heads = np.full((len(windows.signal), *windows.n_cells), -1, np.int64)
     counts, level = np.zeros(4, np.int64), np.array([2 * problem.energy, 0.0])
     chosen, edges = kernels.Chosen(*_chosen(_ROOM)), kernels.Edges(*_edges(16 * _ROOM))

@@ -4,7 +4,7 @@ from math import prod
 
 import numpy as np
 
-from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.kernels.dispatch import kernels_for, plain
 
 from .interactions import interactions, size_of_interactions
 
@@ -53,8 +53,8 @@ class Windows:
         self.n_cells = np.maximum(self.positions // self.support, 1)
         self._norms2 = (self.atoms**2).sum(axis=(1, 2, 3, 4))
         self._kernels = kernels_for("cpu", "atom_windows")
-        plain = self.weight is None and not self._clips
-        self._table = interactions(self.atoms) if plain and size_of_interactions(self.atoms) <= _TABLE else None
+        whole = self.weight is None and not self._clips
+        self._table = interactions(self.atoms) if whole and size_of_interactions(self.atoms) <= _TABLE else None
 
     @property
     def shape(self):
@@ -123,7 +123,7 @@ class Windows:
     def overlap_counts(self, coordinates):
         """How many others each coordinate overlaps, (n,), for coordinates as `in_order` sorts them."""
         counts = np.zeros(len(coordinates), np.int64)
-        kernels_for("cpu", "working_set").count_overlaps(*self._in_cells(coordinates), counts)
+        self._find_overlaps(coordinates, counts, np.empty(0, np.int32), np.empty((self.width, 0)))
         return counts
 
     def overlaps(self, coordinates):
@@ -143,20 +143,21 @@ class Windows:
         np.cumsum(self.overlap_counts(coordinates), out=starts[1:])
         neighbours = np.empty(starts[-1], np.int32)
         overlaps = np.empty((self.width, starts[-1]))
-        kernels_for("cpu", "working_set").fill_overlaps(
-            *self._in_cells(coordinates), self.atoms, self.split(coordinates)[1], self.weight, self._table,
-            starts[:-1].copy(), neighbours, overlaps,
-        )  # fmt: skip
+        self._find_overlaps(coordinates, starts[:-1].copy(), neighbours, overlaps)
         return starts, neighbours, overlaps
 
-    def _in_cells(self, coordinates):
-        """Where coordinates lie, as the kernels of overlaps take it."""
-        signals, _, corners = self.split(coordinates)
+    def _find_overlaps(self, coordinates, ends, neighbours, overlaps):
+        """Call the kernel, which takes arrays of no length for what there is not: None would be another type."""
+        signals, atom_of, corners = self.split(coordinates)
         cells = self._cells(corners)
         n_groups = 1 if self.width > 1 else len(self.signal)
         cell_starts = np.searchsorted(self._cell_numbers(signals, cells), np.arange(n_groups * prod(self.n_cells) + 1))
         cells = np.column_stack([signals, cells])
-        return corners, cells, cell_starts, self.n_cells, self.support, self.extents, self.wraps
+        weight, table = (np.empty((0,) * 5) if array is None else array for array in (self.weight, self._table))
+        kernels_for("cpu", "working_set").find_overlaps(
+            corners, cells, cell_starts, self.n_cells, self.support, self.extents, self.wraps, self.atoms, atom_of,
+            weight, table, ends, neighbours, overlaps,
+        )  # fmt: skip
 
     def _cells(self, corners):
         return np.minimum((corners - self.offset) // self.support, self.n_cells - 1)
@@ -166,4 +167,4 @@ class Windows:
 
 
 def _on_three_axes(array, fill):
-    return np.ascontiguousarray(array.reshape(*array.shape[:2], *fill, *array.shape[2:]), dtype=np.float64)
+    return plain(array.reshape(*array.shape[:2], *fill, *array.shape[2:]), np.float64)

@@ -3,6 +3,8 @@
 from functools import cache
 from importlib import import_module
 
+import numpy as np
+
 
 @cache
 def kernels_for(device, family):
@@ -21,3 +23,11 @@ def kernels_for(device, family):
     """
     room = "cpu" if device == "cpu" else "gpu"
     return import_module(f"sparseshare.kernels.{room}.{family}")
+
+
+def plain(array, dtype=None):
+    """An array as kernels of the CPU are given them: in C order and writable, a copy if need be.
+
+    They are compiled once for every type of their arguments, and an array that cannot be written to is another type.
+    """
+    return np.require(array, dtype, ("C", "W", "E"))

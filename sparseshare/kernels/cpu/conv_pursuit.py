@@ -35,25 +35,6 @@ Edges = namedtuple("Edges", "to value following")
 _Step = namedtuple("_Step", "step residual direction product touched marked")  # (n,), of conjugate gradients
 
 
-@kernel
-def scan_blocks(atoms, grid, weighted, weight, wraps, positive, blocks):
-    """Find the coordinate of every block of positions with the largest correlation per norm of its atom.
-
-    Parameters
-    ----------
-    atoms : Atoms
-    grid : Grid
-    weighted : (J, C, A, B, C) float64 array, W^2 r
-    weight : (J, C, A, B, C) float64 array or None, W^2
-    wraps, positive : bool
-    blocks : Blocks, out
-    """
-    sums, norms = np.empty(len(atoms.inverse_norms)), np.empty(len(atoms.inverse_norms))
-    corner = np.empty(3, np.int64)
-    for m in range(blocks.bounds.size):
-        _rescan(m, atoms, grid, weighted, weight, wraps, positive, blocks, sums, norms, corner)
-
-
 @rare
 def _rescan(m, atoms, grid, weighted, weight, wraps, positive, blocks, sums, norms, corner):
     """Bring block m up to date."""
@@ -64,7 +45,7 @@ def _rescan(m, atoms, grid, weighted, weight, wraps, positive, blocks, sums, nor
     atoms_last, squares_last, inverse_norms = atoms.atoms_last, atoms.squares_last, atoms.inverse_norms
     n_channels, length_a, length_b, length_c, n_atoms = atoms_last.shape
     block, offset, positions, extents = grid.block, grid.offset, grid.positions, weighted.shape
-    image, best = weighted[j], blocks.best[j, a, b, c]
+    image, best, masked = weighted[j], blocks.best[j, a, b, c], len(weight) > 0
     top = 0.0
     for place_a in range(a * block[0], min((a + 1) * block[0], positions[0])):
         for place_b in range(b * block[1], min((b + 1) * block[1], positions[1])):
@@ -74,8 +55,7 @@ def _rescan(m, atoms, grid, weighted, weight, wraps, positive, blocks, sums, nor
                 low_b, mid_b, high_b = seen(corner[1], length_b, extents[3], wraps)
                 low, mid, high = seen(corner[2], length_c, extents[4], wraps)
                 cut = (high_a - low_a) * (high_b - low_b) * (high - low) < length_a * length_b * length_c
-                if weight is not None:
-                    cut = True
+                cut |= masked
                 for k in range(n_atoms):
                     sums[k], norms[k] = 0.0, 0.0
                 for s in range(n_channels):
@@ -90,7 +70,7 @@ def _rescan(m, atoms, grid, weighted, weight, wraps, positive, blocks, sums, nor
                                     sums[k] += value * row[k]
                                 if cut:
                                     share, row = 1.0, squares_last[s, la, lb, e]
-                                    if weight is not None:
+                                    if masked:
                                         share = weight[j, s, pixel_a, pixel_b, pixel]
                                     for k in range(n_atoms):
                                         norms[k] += share * row[k]
@@ -112,8 +92,14 @@ def pursue(
 ):
     """Add atoms and refit, until a count or an error is reached or the arrays are full.
 
-    Parameters beyond those of `scan_blocks`, all of whose arrays are in and out but `atoms`, `grid` and `weight`:
-
+    Parameters
+    ----------
+    atoms : Atoms
+    grid : Grid
+    weighted : (J, C, A, B, C) float64 array, W^2 r; in and out
+    weight : (J, C, A, B, C) float64 array, W^2; (0, ...): all 1
+    wraps, positive : bool
+    blocks : Blocks, in and out
     limit : int, atoms at most
     target : float, squared norm of the weighted residual to stop at; negative for none
     noise : float, correlations below this part of the first one are rounding
@@ -140,6 +126,9 @@ def pursue(
     bounds, stale = blocks.bounds.reshape(-1), blocks.stale.reshape(-1)
     dependent = 1e-6 if noise > 1e-10 else 1e-10
     outcome, cleaned = 0, False
+    if counts[0] == 0:
+        for m in range(bounds.shape[0]):
+            _rescan(m, atoms, grid, weighted, weight, wraps, positive, blocks, sums, norms, corner)
     while True:
         top = bounds.argmax()
         while stale[top]:
@@ -254,7 +243,7 @@ def _join(j, k, corner, atoms, weighted, weight, wraps, near, n_near, chosen, ed
         chosen.corners[new, axis] = corner[axis]
         cut |= not wraps and (corner[axis] < 0 or corner[axis] + atom.shape[axis + 1] > extents[axis])
     norm2 = 1 / atoms.inverse_norms[k] ** 2
-    if weight is not None:
+    if len(weight) > 0:
         norm2 = window_norm(atom, weight[j], corner, wraps)
     elif cut:
         norm2 = _clipped_norm(atom, corner, extents)
@@ -262,7 +251,7 @@ def _join(j, k, corner, atoms, weighted, weight, wraps, near, n_near, chosen, ed
     for e in range(n_near):
         other = near[e]
         partner, place = atoms.atoms[chosen.atom_of[other]], chosen.corners[other]
-        if weight is None:
+        if len(weight) == 0:
             value = pair_overlap(atom, partner, None, corner, place, shift, extents, wraps)
         else:
             value = pair_overlap(atom, partner, weight[j], corner, place, shift, extents, wraps)
@@ -350,7 +339,7 @@ def _move(
             if change != 0:
                 level[0] -= change * (2 * window_product(atom, weighted[j], corner, wraps) - change * chosen.norms2[i])
                 values[i] += change
-                if weight is None:
+                if len(weight) == 0:
                     window_add(atom, -change, weighted[j], corner, wraps)
                 else:
                     _subtract(atom, change, weighted[j], weight[j], corner, wraps)

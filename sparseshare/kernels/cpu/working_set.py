@@ -10,7 +10,7 @@ from math import sqrt
 import numpy as np
 
 from .atom_windows import pair_lookup, pair_overlap, touch
-from .jit import called, kernel, part
+from .jit import kernel, part
 from .thresholding import soft_threshold
 
 _SWEEPS = 6  # of coordinate descent between two Newton steps
@@ -21,8 +21,11 @@ _ROOT_STEPS = 60
 
 
 @kernel
-def count_overlaps(corners, cells, cell_starts, n_cells, support, extents, wraps, counts):
-    """counts[i] = coordinates other than i whose atoms overlap that of i.
+def find_overlaps(
+    corners, cells, cell_starts, n_cells, support, extents, wraps, atoms, atom_of, weight, table, ends, neighbours,
+    overlaps,
+):  # fmt: skip
+    """Count the coordinates that each one overlaps, or write the Gram matrix without its diagonal, row by row.
 
     Parameters
     ----------
@@ -32,40 +35,16 @@ def count_overlaps(corners, cells, cell_starts, n_cells, support, extents, wraps
     n_cells : (3,) int64 array; cells are at least as long as atoms
     support, extents : (3,) int64 arrays, sizes of atoms and signals
     wraps : bool
-    counts : (n,) int64 array, zeros; in and out
-    """
-    _visit_pairs(
-        corners, cells, cell_starts, n_cells, support, extents, wraps, counts, None, None, None, None, None, None
-    )
-
-
-@kernel
-def fill_overlaps(
-    corners, cells, cell_starts, n_cells, support, extents, wraps, atoms, atom_of, weight, table, ends, neighbours,
-    overlaps,
-):  # fmt: skip
-    """Write the Gram matrix without its diagonal, row by row; parameters beyond those of `count_overlaps`:
-
     atoms : (K, C, LA, LB, LC) float64 array
     atom_of : (n,) int64 array
-    weight : (J, C, A, B, C) float64 array, squares of the factors of the samples, or None
-    table : (K, 2 LA - 1, 2 LB - 1, 2 LC - 1, K) float64 array or None, inner products of atoms that lie wholly on the
-        signal: of atom i and atom j `lag` further on at [i, lag + L - 1, j]; not with weights
+    weight : (J, C, A, B, C) float64 array, squares of the factors of the samples; (0, ...): all 1
+    table : (K, 2 LA - 1, 2 LB - 1, 2 LC - 1, K) float64 array, inner products of atoms that lie wholly on the signal:
+        of atom i and atom j `lag` further on at [i, lag + L - 1, j]; (0, ...): not known. Not used with weights
     ends : (n,) int64 array; in: where each row starts, out: where it ends
-    neighbours, overlaps : (m,) int32 and (B, m) float64 arrays, out
+    neighbours, overlaps : (m,) int32 and (B, m) float64 arrays, out; m = 0 to move `ends` only
     """
-    _visit_pairs(
-        corners, cells, cell_starts, n_cells, support, extents, wraps, ends, atoms, atom_of, weight, table,
-        neighbours, overlaps,
-    )  # fmt: skip
-
-
-@called
-def _visit_pairs(
-    corners, cells, cell_starts, n_cells, support, extents, wraps, ends, atoms, atom_of, weight, table, neighbours,
-    overlaps,
-):  # fmt: skip
     shift, first, count = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3, np.int64)
+    weighted, known, counts_only = len(weight) > 0, len(table) > 0, len(neighbours) == 0
     for i in range(len(corners)):
         for axis in range(3):
             cell, n = cells[i, axis + 1], n_cells[axis]
@@ -81,17 +60,17 @@ def _visit_pairs(
                     cell = cell * n_cells[2] + c % n_cells[2]
                     for j in range(max(i + 1, cell_starts[cell]), cell_starts[cell + 1]):
                         if touch(corners[i], corners[j], support, extents, wraps):
-                            if neighbours is not None:
+                            if not counts_only:
                                 at, back = ends[i], ends[j]
                                 neighbours[at], neighbours[back] = j, i
                                 one, other = atom_of[i], atom_of[j]
                                 for s in range(overlaps.shape[0]):
-                                    if weight is not None:
+                                    if weighted:
                                         value = pair_overlap(
                                             atoms[one], atoms[other], weight[cells[i, 0] + s], corners[i], corners[j],
                                             shift, extents, wraps,
                                         )  # fmt: skip
-                                    elif table is not None:
+                                    elif known:
                                         value = pair_lookup(
                                             table[one], other, corners[i], corners[j], support, extents, wraps
                                         )
