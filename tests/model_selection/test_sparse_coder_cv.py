@@ -32,7 +32,7 @@ def fitted(data):
 @pytest.mark.parametrize("snr_db", [5, 10, 20])
 @pytest.mark.parametrize("shape", [dict(), dict(n_components=128, n_features=64, n_nonzero_coefs=5)], ids=["20", "64"])
 def test_the_best_penalty_for_known_noise_is_found(shape, snr_db):
-    X, D, codes = make_sparse_signals(400, snr_db=snr_db, random_state=0, **shape)
+    X, D, codes = make_sparse_signals(200, snr_db=snr_db, random_state=0, **shape)
     coder = SparseCoderCV(D, random_state=0).fit(X)
     path = sparse_encode_path(X, D, coder.alphas_, sparse_output=True)
     errors = np.array([np.mean((one @ D - codes @ D) ** 2) for one in path])  # which nobody knows who has only X
@@ -42,7 +42,7 @@ def test_the_best_penalty_for_known_noise_is_found(shape, snr_db):
 
 @pytest.mark.slow
 def test_on_patches_both_ends_of_the_grid_are_worse():
-    X, other = np.split(photo_patches(1200, (8, 8), random_state=0, dtype=np.float32), [600])
+    X, other = np.split(photo_patches(600, (8, 8), random_state=0, dtype=np.float32), [300])
     X, other = (patches + np.random.default_rng(0).normal(0, 0.05, patches.shape) for patches in (X, other))
     D = PCA(64).fit(X).components_ + np.random.default_rng(0).normal(0, 1e-3, (64, 64))
     D = np.vstack([D, X[:64] / np.linalg.norm(X[:64], axis=1, keepdims=True)])
