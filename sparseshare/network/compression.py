@@ -29,6 +29,12 @@ def prune(estimator, density):
         A copy that stores kept values only, one bit for each weight besides. Fine-tune it by `partial_fit`, or by `fit`
         with ``set_params(warm_start=True)``: zeros stay zeros.
 
+    Notes
+    -----
+    Few weights are best reached in steps with fine-tuning between: a network 784-1000-10 for MNIST (1.6 % error) with a
+    32nd of its weights errs on 2.5 % after three steps of one ratio with an epoch after each, on 2.7 % after one step
+    and three epochs.
+
     References
     ----------
     S. Han, J. Pool, J. Tran, W. Dally, "Learning both weights and connections for efficient neural networks",
