@@ -95,7 +95,7 @@ def draw(path, encoder, image, search, pixels, zeros):
     axes.margins(x=0.08, y=0.15)
     axes.grid(color="#e5e7eb")
     axes.set(title="Threshold by grid search", xlabel="threshold", ylabel="right in cross-validation, %")
-    figure.savefig(path, dpi=110, pil_kwargs={"optimize": True})
+    figure.savefig(path, dpi=110)
 
 
 def main(folder):

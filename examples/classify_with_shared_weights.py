@@ -47,7 +47,7 @@ def thresholded():
 def one_layer(n_units, share, seed):
     return DeepSparseClassifier(
         [Dense(n_units)], share=share, optimizer="momentum", learning_rate=0.1, schedule="cosine", max_iter=60,
-        n_iter_no_change=None, random_state=seed,
+        n_iter_no_change=None, random_state=seed, n_jobs=1,  # too small for threads
     )  # fmt: skip
 
 

@@ -120,7 +120,7 @@ def draw(path, wall, where, errors, dictionary, codes, curves):
     roc.spines[["top", "right"]].set_visible(False)
     roc.tick_params(colors=QUIET)
     roc.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right")
-    figure.savefig(path, dpi=100, pil_kwargs={"optimize": True})
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 

@@ -48,7 +48,7 @@ def smooth(image):
 def learn(half):
     """Atoms of the pieces of half a photograph."""
     rest = half - smooth(half)
-    pieces = np.stack([rest[top : top + SIDE, left : left + SIDE] for top in (0, 192, 384) for left in (0, 128)])
+    pieces = np.stack([rest[top : top + SIDE, left : left + SIDE] for top in (64, 320) for left in (0, 128)])
     learner = ConvDictionaryLearning(
         N_ATOMS, SUPPORT, alpha=ALPHA_LEARNING, max_iter=15, tol=0, dict_init="k-means++", random_state=0
     )
@@ -74,7 +74,7 @@ def draw(path, rows):
             place.set_title(title, loc="left", fontsize=11, color=INK)
             place.set_axis_off()
         AtomsDisplay.from_codes(atoms, ax=line[-1], title="Atoms of the other half")
-    figure.savefig(path, dpi=100, pil_kwargs={"optimize": True})
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 

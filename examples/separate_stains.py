@@ -50,7 +50,7 @@ def learn_stains(density, penalty):
     learner = DictionaryLearning(
         2, alpha=penalty, fit_algorithm="lasso_lars", positive_dict=True, positive_code=True, atom_norm="sphere",
         max_iter=500, tol=1e-6, random_state=0,
-    ).fit(stained[::4])  # fmt: skip
+    ).fit(stained[::16])  # fmt: skip
     return learner.components_[np.argsort(learner.components_[:, 2])]
 
 
@@ -109,7 +109,7 @@ def draw(path, image, density, stains, concentrations, lamp):
         bar.set_label("optical density", color=INK)
         bar.outline.set_visible(False)
         bar.ax.tick_params(colors=QUIET)
-    figure.savefig(path, dpi=100, pil_kwargs={"optimize": True})
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 

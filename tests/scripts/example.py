@@ -1,8 +1,11 @@
-"""Scripts of examples/ run as a user runs them: in a process of their own, without a warning."""
+"""Scripts of examples/ run without a warning: one in a process of its own as a user runs it, the others in this one."""
 
 import os
+import runpy
 import subprocess
 import sys
+from contextlib import chdir, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,23 @@ MARKS = [
 
 
 def run(script, *arguments, cwd):
-    """What a script prints."""
+    """What a script prints, run as `__main__`; pytest makes its warnings errors."""
+    from matplotlib import pyplot, rc_context
+
+    path, printed = str(EXAMPLES / script), StringIO()
+    before = sys.argv
+    sys.argv = [path, *arguments]
+    try:
+        with chdir(cwd), redirect_stdout(printed), rc_context():
+            runpy.run_path(path, run_name="__main__")
+    finally:
+        sys.argv = before
+        pyplot.close("all")
+    return printed.getvalue()
+
+
+def run_alone(script, *arguments, cwd):
+    """What a script prints in a process of its own: imports, too, go without a warning."""
     command = [sys.executable, "-W", "error", EXAMPLES / script, *arguments]
     environment = os.environ | {"PYTHONPATH": str(Path(sparseshare.__file__).parents[1])}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)

@@ -1,4 +1,4 @@
-"""examples/classify_digits.py runs as a user runs it: in a process of its own, without a warning."""
+"""examples/classify_digits.py runs as a user runs it."""
 
 import re
 

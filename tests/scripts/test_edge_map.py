@@ -2,13 +2,13 @@
 
 import re
 
-from scripts.example import MARKS, assert_one_picture, run
+from scripts.example import MARKS, assert_one_picture, run_alone
 
 pytestmark = MARKS
 
 
 def test_the_numbers_of_the_book(tmp_path):
-    printed = run("edge_map.py", cwd=tmp_path)
+    printed = run_alone("edge_map.py", cwd=tmp_path)
     assert_one_picture(tmp_path, "edge_map.png", 250, 900)
     for number in ("267,960 operations", " 2 weights", "178,640 non-zeros", "8,003,072,000", "16,006,054,680"):
         assert number in printed
