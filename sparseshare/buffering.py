@@ -1,9 +1,35 @@
 """Double buffering: the next piece is read, and the last one written, while this one is worked on."""
 
+import mmap
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from math import prod
+
+import numpy as np
 
 _END = object()
+_LEAST = 2**20  # bytes that are worth pages of their own
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+
+
+def paged_empty(shape, dtype):
+    """As `numpy.empty`, for pieces that come and go: large ones go back to the system at once.
+
+    The allocator keeps what it has been given back of their size, for every thread anew: several times what is in use.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype
+
+    Returns
+    -------
+    ndarray
+    """
+    dtype, size = np.dtype(dtype), prod(shape)
+    if size * dtype.itemsize < _LEAST:
+        return np.empty(shape, dtype)
+    return np.frombuffer(mmap.mmap(-1, size * dtype.itemsize, **_PRIVATE), dtype, size).reshape(shape)
 
 
 def read_ahead(items):

@@ -6,7 +6,7 @@ from threading import enumerate as living
 import numpy as np
 import pytest
 
-from sparseshare.buffering import WriteBehind, read_ahead
+from sparseshare.buffering import WriteBehind, paged_empty, read_ahead
 
 
 def helpers():
@@ -92,3 +92,11 @@ def test_an_error_of_the_caller_waits_for_what_is_being_written():
         behind.call(done.append, 1)
         raise KeyError
     assert done == [1]
+
+
+def test_pages_of_large_pieces_go_back_with_them():
+    for shape in ((3, 4), (1000, 300), (0, 5), (2**20,)):
+        piece = paged_empty(shape, np.float32)
+        assert piece.shape == shape and piece.dtype == np.float32
+        piece[...] = 1
+        assert piece.sum() == piece.size and piece.flags.c_contiguous and piece.flags.writeable

@@ -12,7 +12,7 @@ from itertools import count, pairwise
 import numpy as np
 from scipy.sparse import issparse
 
-from sparseshare.buffering import read_ahead
+from sparseshare.buffering import paged_empty, read_ahead
 from sparseshare.devices import computing_on, free_memory, module_of, on_gpu, pinned_array, rows_that_fit, to_device
 from sparseshare.sources import Source, rows_a_block
 from sparseshare.staging import StagedRows
@@ -78,7 +78,7 @@ def _read_batches(X, parts, dtype):
 def _read_groups(X, parts, dtype):
     """What `parts` reads together, and where the rows of each batch lie in it."""
     for windows, batches in parts.groups():
-        together = np.empty((sum(map(_length, windows)), X.shape[1]), dtype)
+        together = paged_empty((sum(map(_length, windows)), X.shape[1]), dtype)
         start = 0
         for window in windows:
             for rows in _cut(window):

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.sparse import issparse
 
+from ..buffering import paged_empty
 from ..devices import on_gpu
 from ..fingerprints import sampled
 from .blocks import Block, BlockError, check_block, gathered, rows_a_block, stacked
@@ -107,6 +108,7 @@ class Source:
         if finite:
             check_block(block, where, start, number)
         if not on_gpu(block) and not issparse(block) and not block.flags.owndata:
-            block = block.copy()
+            mapped, block = block, paged_empty(block.shape, block.dtype)
+            block[...] = mapped
         self.release(rows)
         return block

@@ -274,9 +274,9 @@ def test_an_out_that_is_cut_is_an_error_and_no_crash(tmp_path):
     out = np.lib.format.open_memmap(tmp_path / "codes.npy", "w+", np.float32, (len(X), 12))
 
     def cutting():
-        yield X[:512]
-        os.truncate(tmp_path / "codes.npy", 1000)
-        yield X[512:]
+        yield X[:100]
+        os.truncate(tmp_path / "codes.npy", 1000)  # before any codes are on their way there
+        yield X[100:]
 
     with pytest.raises(OSError, match=r"codes of block 0 .* has been cut to 1000 bytes.*; none have been written"):
         SparseCoder(ATOMS, alpha=0.5).transform(cutting(), out=out)
