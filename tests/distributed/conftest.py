@@ -1,4 +1,4 @@
-"""A cluster of two processes, started once: what tests send there are functions made inside of them."""
+"""Two workers that are threads of this process, started once: kernels are loaded once, not three times."""
 
 import pytest
 
@@ -7,8 +7,9 @@ import pytest
 def cluster():
     distributed = pytest.importorskip("distributed")
     pytest.importorskip("dask.array")
+    # Over TCP all that workers are sent is packed and unpacked, and read-only then, as between machines.
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=":0", silence_logs=50
     ) as cluster:
         yield cluster
 

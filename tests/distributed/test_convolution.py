@@ -35,7 +35,7 @@ def test_synchronous_is_the_online_learner(client, rng, shape, parameters):
     np.testing.assert_allclose(found.loss_curve_, expected.loss_curve_, rtol=1e-9)
     for name in ("alpha_", "n_axes_", "n_channels_", "signal_shape_", "n_steps_", "n_iter_"):
         assert getattr(found, name) == pytest.approx(getattr(expected, name)), name
-    signals = in_blocks(X, 3)
+    signals = in_blocks(X, 5)
     np.testing.assert_allclose(found.encode(signals).compute(), found.encode(X))
     np.testing.assert_allclose(found.transform(signals).compute(), found.transform(X))
     assert found.score(signals) == pytest.approx(found.score(X))

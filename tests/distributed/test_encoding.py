@@ -1,16 +1,14 @@
-"""Dask arrays block by block: codes, reconstructions, scores; what ordinary estimators say to them; grid searches."""
+"""Dask arrays block by block: codes, reconstructions, scores; what ordinary estimators say to them; threads."""
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
-from sklearn.model_selection import GridSearchCV
 
 from sparseshare import (
     ConvDictionaryLearning,
     DictionaryLearning,
     MiniBatchDictionaryLearning,
     SparseCoder,
-    heldout_entries_scorer,
     sparse_encode,
 )
 from sparseshare.distributed import DaskMiniBatchDictionaryLearning, encode_dask
@@ -111,21 +109,9 @@ def test_ordinary_estimators_do_not_pull_dask_arrays_into_memory(X, use):
         use(in_blocks(X))
 
 
-def test_a_grid_search_on_the_cluster_takes_a_thread_a_worker(client, X):
-    import joblib
-
-    search = GridSearchCV(
-        MiniBatchDictionaryLearning(5, max_iter=1, random_state=0), {"alpha": [0.1, 0.4]},
-        scoring=heldout_entries_scorer, cv=2,
-    )  # fmt: skip
-    with joblib.parallel_config("dask"):
-        found = search.fit(X).cv_results_["mean_test_score"]
-    np.testing.assert_allclose(found, search.set_params(n_jobs=None).fit(X).cv_results_["mean_test_score"])
-
-    def threads():
-        from sparseshare.threads import thread_count
-
-        return thread_count()
-
-    assert set(client.run(threads).values()) == {1}  # Dask starts its processes with OMP_NUM_THREADS=1
-    assert thread_count() >= 1
+def test_tasks_in_threads_of_one_process_take_one_thread_each(client, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    for variable in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(variable, raising=False)
+    assert thread_count() == 8
+    assert [client.submit(thread_count, n_jobs).result() for n_jobs in (None, -1, 3)] == [1, 1, 3]
