@@ -43,8 +43,9 @@ class DaskConvDictionaryLearning(ClusterLearner, ConvDictionaryLearning):
     mode : {"synchronous", "asynchronous"}, default="synchronous"
         "synchronous": one update a round of `blocks_per_update` blocks, all coded with the same atoms. The result is
         that of `ConvDictionaryLearning` with batches of that many signals, to rounding, and does not depend on the
-        workers, to the last bit. "asynchronous": one update a block, as soon as it is coded; the result depends on who
-        comes first.
+        workers, to the last bit. (Where a batch holds all signals, with forgetting=0 there: its None keeps their codes
+        from epoch to epoch, which nobody keeps here.) "asynchronous": one update a block, as soon as it is coded; the
+        result depends on who comes first.
     blocks_per_update : int or None, default=None
         Blocks in a round. None means 8. Fewer than there are threads in the cluster leave some idle.
     max_in_flight : int or None, default=None
