@@ -91,14 +91,14 @@ def test_fits_in_threads_at_once_are_those_alone(rng):
     expected, found, all_here = [learn(k) for k in range(4)], [None] * 4, threading.Barrier(4)
 
     def work(k):
-        all_here.wait(60)
+        all_here.wait(600)
         found[k] = learn(k)
 
     callers = [threading.Thread(target=work, args=(k,), daemon=True) for k in range(4)]
     for caller in callers:
         caller.start()
     for caller in callers:
-        caller.join(300)
+        caller.join(600)
     for one, alone in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one[0], alone[0])
         np.testing.assert_array_equal(one[1], alone[1])
