@@ -8,12 +8,12 @@ matplotlib.use("Agg")
 
 @pytest.fixture(autouse=True)
 def pictures():
-    """pyplot; all figures are rendered once, which must not warn, and closed."""
+    """pyplot; all figures are laid out and drawn once, without filling pixels, which must not warn, and closed."""
     from matplotlib import pyplot
 
     yield pyplot
     for number in pyplot.get_fignums():
-        pyplot.figure(number).canvas.draw()
+        pyplot.figure(number).draw_without_rendering()
     pyplot.close("all")
 
 
