@@ -41,8 +41,9 @@ def test_hashed_weights_beat_a_dense_network_of_equal_size(digits, fraction, n_u
     """Clearly where there are few values; on digits of 64 pixels 1,300 of them are enough for both."""
     X, held, y, labels = digits
     options = dict(
-        max_iter=60, n_iter_no_change=None, optimizer="momentum", learning_rate=0.1, schedule="cosine", random_state=0
-    )
+        max_iter=60, n_iter_no_change=None, optimizer="momentum", learning_rate=0.1, schedule="cosine", n_jobs=1,
+        random_state=0,
+    )  # fmt: skip
     hashed_network = DeepSparseClassifier([Dense(128)], share=hashed(fraction), **options).fit(X, y)
     small = DeepSparseClassifier([Dense(n_units)], **options).fit(X, y)
     assert hashed_network.parameter_report().total.stored == stored

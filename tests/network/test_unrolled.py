@@ -160,7 +160,7 @@ def swept(X, D, alpha, Z, n_sweeps, positive):
 @pytest.mark.parametrize("positive", [False, True])
 @pytest.mark.parametrize("weights", ["tied", "coupled"])
 def test_sweeps_descend_over_the_atoms_that_the_steps_leave(weights, positive, rng):
-    D, X = problem(rng, n=300)
+    D, X = problem(rng, n=60)
     D *= rng.uniform(0.5, 2, (12, 1))
     coder = LearnedSparseCoder(D, alpha=0.1, n_steps=3, weights=weights, positive=positive, max_iter=0).fit(X)
     Z = coder.transform(X)
