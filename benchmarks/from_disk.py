@@ -2,15 +2,17 @@
 
 Patches of 64 float32 features of the two photographs in scikit-learn go into a temporary .npy file, are learned from in
 one epoch and encoded into a folder of sparse codes. Every run has a process of its own. In memory the same is done with
-the whole array loaded; both learn the same dictionary to the last bit.
+the whole array, loaded before the clock starts, and the codes stay in memory; both learn the same dictionary to the
+last bit. Small sizes are run in several turns, of which the best count.
 
-    python benchmarks/from_disk.py                      # 1 and 10 million
-    python benchmarks/from_disk.py 1000000 2000000
+    python benchmarks/from_disk.py                      # 1 and 10 million: results/from_disk.md
+    python benchmarks/from_disk.py 200000 500000        # other sizes, nothing is kept
 """
 
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 N_FEATURES, N_ATOMS, BATCH, ALPHA = 64, 128, 1024, 0.2
+SIZES, PATCHES_A_SIZE = (1_000_000, 10_000_000), 3_000_000  # patches of all turns together, where one has fewer
 MOST_RESIDENT, LEAST_SHARE, MOST_GROWTH = 600, 0.9, 40  # MB, of the throughput in memory, MB from least to most
 
 
@@ -70,6 +73,7 @@ def measure(mode, file, folder):
 
 
 def run(mode, file, folder):
+    shutil.rmtree(folder, ignore_errors=True)  # codes that are there would not be computed again
     command = [sys.executable, __file__, "--mode", mode, "--file", str(file), "--folder", str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -77,9 +81,33 @@ def run(mode, file, folder):
     return json.loads(result.stdout.splitlines()[-1])
 
 
+def turns(file, folder, n_turns):
+    """The best throughputs and the highest peak of both modes, taken in turns."""
+    best = {}
+    for _ in range(n_turns):
+        for mode in ("memory", "disk"):
+            row = run(mode, file, folder)
+            known = best.setdefault(mode, row)
+            for name in ("fit", "transform", "peak"):
+                known[name] = max(known[name], row[name])
+    return best
+
+
+def keep(lines, passed):
+    text = [
+        "# More patches than memory", "",
+        f"Patches of {N_FEATURES} float32 features, {N_ATOMS} atoms, by `python benchmarks/from_disk.py`: learned from",
+        "in one epoch and encoded, from a memory map into a folder of sparse codes, and in memory. Peak: resident",
+        f"memory of the process with all libraries. Wanted: less than {MOST_RESIDENT} MB from disk, the same for all",
+        f"sizes, {LEAST_SHARE} of the throughput in memory: {'held' if passed else 'NOT HELD'}.", "",
+        "| patches | from | peak, MB | learned from a second | encoded a second |", "|---|---|---|---|---|", *lines,
+    ]  # fmt: skip
+    (Path(__file__).parent / "results" / "from_disk.md").write_text("\n".join(text) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sizes", nargs="*", type=int, default=[1_000_000, 10_000_000])
+    parser.add_argument("sizes", nargs="*", type=int)
     parser.add_argument("--temporary", help="where files go; a disk, not a part of memory")
     for name in ("--mode", "--file", "--folder"):
         parser.add_argument(name, help=argparse.SUPPRESS)
@@ -87,24 +115,31 @@ def main():
     if given.mode:
         measure(given.mode, given.file, given.folder)
         return
-    peaks, passed = [], True
+    peaks, passed, lines = [], True, []
     print(f"{'patches':>10} {'mode':>7} {'peak MB':>8} {'fit/s':>9} {'transform/s':>12}")
-    for n_patches in given.sizes:
+    for n_patches in given.sizes or SIZES:
         with tempfile.TemporaryDirectory(dir=given.temporary) as folder:
             file = Path(folder) / "patches.npy"
             write_patches(file, n_patches)
-            rows = {mode: run(mode, file, Path(folder) / "codes") for mode in ("memory", "disk")}
+            rows = turns(file, Path(folder) / "codes", min(max(1, PATCHES_A_SIZE // n_patches), 3))
         for mode, row in rows.items():
             print(f"{n_patches:10} {mode:>7} {row['peak']:8.0f} {row['fit']:9.0f} {row['transform']:12.0f}", flush=True)
+            lines.append(
+                f"| {n_patches:,} | {mode} | {row['peak']:.0f} | {row['fit']:,.0f} | {row['transform']:,.0f} |"
+            )
         shares = {what: rows["disk"][what] / rows["memory"][what] for what in ("fit", "transform")}
         print(f"{'':10} throughput from disk against in memory: fit {shares['fit']:.2f}, transform "
               f"{shares['transform']:.2f}")  # fmt: skip
+        lines.append(f"| | share | | {shares['fit']:.2f} | {shares['transform']:.2f} |")
         same = np.allclose(rows["disk"]["checks"], rows["memory"]["checks"], rtol=1e-5)
         peaks.append(rows["disk"]["peak"])
         passed = passed and same and min(shares.values()) >= LEAST_SHARE and peaks[-1] < MOST_RESIDENT
     growth = max(peaks) - min(peaks)
     print(f"peak from disk at most {max(peaks):.0f} MB, {growth:.0f} MB apart")
-    sys.exit(0 if passed and growth < MOST_GROWTH else 1)
+    passed = passed and growth < MOST_GROWTH
+    if not given.sizes:
+        keep(lines, passed)
+    sys.exit(0 if passed else 1)
 
 
 if __name__ == "__main__":
