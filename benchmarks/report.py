@@ -25,7 +25,7 @@ def environment(threads, bandwidth):
     -------
     dict
     """
-    machine = {"processor": _processor(), "threads": threads, "copy_GB_per_s": round(bandwidth / 1e9, 1)}
+    machine = {"processor": processor(), "threads": threads, "copy_GB_per_s": round(bandwidth / 1e9, 1)}
     return machine | versions()
 
 
@@ -36,7 +36,8 @@ def versions():
     return ours | {"python": platform.python_version()} | packages
 
 
-def _processor():
+def processor():
+    """Its name, where the system tells it."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         found = re.search(r"^model name\s*:\s*(.+)$", information.read_text(), re.MULTILINE)
