@@ -27,7 +27,7 @@ def translated_signals(draw):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(translated_signals(), st.booleans())
 def test_maps_move_with_the_signal(solver, case, positive):
     signal, atoms, shift = case

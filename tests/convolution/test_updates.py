@@ -70,10 +70,12 @@ def test_curvatures_bound_the_second_derivatives(rng):
 
 
 def plain_descent(atoms, objective, form, n_iter=20000):
-    """Projected gradient with a small enough step."""
+    """Projected gradient with a small enough step, until it moves nothing."""
     step = 1 / objective.curvatures.sum()
     for _ in range(n_iter):
-        atoms = form.project(atoms - step * objective.gradient(atoms))
+        before, atoms = atoms, form.project(atoms - step * objective.gradient(atoms))
+        if np.abs(atoms - before).max() <= 1e-12:
+            break
     return atoms
 
 

@@ -7,15 +7,18 @@ from sparseshare.kernels.cpu.working_set import best_of_blocks, minimise
 
 
 def descend(G, q, lasso, group, positive, n_iter=50_000):
-    """Plain proximal gradient for one matrix a signal, G (B, n, n), q (B, n)."""
+    """Plain proximal gradient for one matrix a signal, G (B, n, n), q (B, n), until it moves nothing."""
     length = 1 / max(np.linalg.norm(one, 2) for one in G)
     z = np.zeros_like(q)
     for _ in range(n_iter):
+        before = z
         z = z - length * (np.einsum("bij,bj->bi", G, z) - q)
         z = np.maximum(z, 0) if positive else z
         z = np.sign(z) * np.maximum(np.abs(z) - length * lasso, 0)
         norms = np.linalg.norm(z, axis=0)
         z *= np.maximum(1 - length * group / np.maximum(norms, 1e-300), 0)
+        if np.abs(z - before).max() <= 1e-15:
+            break
     return z
 
 
