@@ -36,8 +36,8 @@ class LazyPatches(Source):
         A fitted transformer of rows, such as `ContrastNormalization` or `ZCAWhitening`, whose `transform` patches go
         through last.
     reader : callable, default=None
-        Makes an array (height, width[, n_channels]) of an entry of a list: of a file name, say. Images that have been
-        read are kept up to 32 MB.
+        Makes an array (height, width[, n_channels]) of an entry of a list: of a file name, say. Another thread than the
+        caller's may call it, one call at a time. Images that have been read are kept up to 32 MB.
     image_shape : tuple of ints, default=None
         Shape of all images that `reader` makes. None: every image is read once to see its shape.
     dtype : numpy.float32, numpy.float64 or None, default=None

@@ -232,7 +232,8 @@ class MiniBatchDictionaryLearning(StreamLearner):
         Parameters
         ----------
         X : array-like or sparse array of shape (n_samples, n_features)
-            The batch, whatever `batch_size` says.
+            The batch, whatever `batch_size` says; from disk it is read whole. Each block of an iterable of blocks is
+            a batch.
         y : ignored
 
         Returns
