@@ -13,7 +13,7 @@ from types import CellType, FunctionType
 
 from numba import njit
 
-from .merging import merged
+from .merging import COMPILER, known, merged
 
 # No nnan and no ninf: a kernel may not invent numbers where data has gone wrong.
 FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
@@ -21,7 +21,7 @@ FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
 
 @cache
 def stamp(path):
-    """Hash of a kernel file and of the files of its folder that it imports, directly or not."""
+    """Hash of a kernel file, of the files of its folder that it imports, directly or not, and of how it is compiled."""
     sources, waiting = {}, [Path(path)]
     while waiting:
         file = waiting.pop()
@@ -30,7 +30,8 @@ def stamp(path):
             waiting += [
                 file.parent / f"{name}.py" for name in re.findall(r"^from \.(\w+)", sources[file].decode(), re.M)
             ]
-    return sha256(b"".join(sources[file] for file in sorted(sources))).hexdigest()
+    way = b"" if COMPILER else b"in the ordinary way"
+    return sha256(b"".join([*(sources[file] for file in sorted(sources)), way])).hexdigest()
 
 
 def _stamped(function):
@@ -48,7 +49,7 @@ def _stamped(function):
 
 def _cached(function, **options):
     function = _stamped(function)
-    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True} | options
+    options = known({"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True} | options)
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written: compile in every process
