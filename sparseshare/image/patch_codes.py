@@ -18,7 +18,7 @@ from sparseshare.devices import (
     to_device,
     to_host,
 )
-from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.kernels.dispatch import kernels_for, plain
 from sparseshare.sources import Stack
 from sparseshare.staging import StagedRows
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
@@ -152,7 +152,7 @@ class PatchCoder:
 
         def on_cpu(number, worker):
             part = parts[number]
-            work(number, part, pixels_of(images, part, grids[part.first]), worker, _nothing)
+            work(number, part, plain(pixels_of(images, part, grids[part.first])), worker, _nothing)
 
         if self.device == "cpu":
             with single_threaded_blas if self.problem is None else tile_run(self.problem):

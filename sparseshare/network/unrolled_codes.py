@@ -9,7 +9,7 @@ from sparseshare.coding.device_rows import ArrivingRows, entries_of
 from sparseshare.coding.problem import aligned_zeros
 from sparseshare.coding.tiles import RowsInOrder
 from sparseshare.devices import array_module, computing_on, device_of, rows_that_fit, to_device, to_host
-from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.kernels.dispatch import kernels_for, plain
 from sparseshare.staging import StagedRows
 from sparseshare.threads import run_in_threads, single_threaded_blas
 
@@ -68,7 +68,7 @@ def unrolled_codes(
         if worker not in scratch:
             scratch[worker] = _scratch(shape, dtype, momenta is not None)
         inputs, indices, values, counts, *old = (array[: rows.stop - rows.start] for array in scratch[worker])
-        signals, before = np.ascontiguousarray(x[rows], dtype), None
+        signals, before = plain(x[rows], dtype), None
         counts[:], old[-1][:] = 0, 0
         for t, (weights, factor, recurrent, thresholds) in enumerate(steps):
             if momenta is not None and t:

@@ -187,9 +187,9 @@ class _UnrolledNode(Node):
         return self.parameters[name]
 
     def _thresholds(self):
-        """Of every step, (n_steps, n_components); rows of one array where they are tied."""
+        """Of every step, (n_steps, n_components)."""
         values = self.parameters["threshold"].values * self.first_thresholds
-        return array_module(values).broadcast_to(values, (self.n_steps, self.n_components))
+        return array_module(values).broadcast_to(values, (self.n_steps, self.n_components)).copy()
 
     def momenta(self):
         """Momentum of every step.
