@@ -12,7 +12,7 @@ from gpu import fake_cupy, shim
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "races: runs under the race detector too, for test_barriers.py")
-    if hasattr(config, "cache"):
+    if hasattr(config, "cache") and "CUDA_SHIM_CACHE" not in os.environ:
         shim.settings.cache = config.cache.mkdir("cuda-shim")
 
 

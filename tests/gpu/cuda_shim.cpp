@@ -1,6 +1,6 @@
-// Runs the threads of a block as fibers, one after the other, until each waits at a barrier. With -DSHIM_RACES the
-// accesses that g++ reports (-fsanitize=thread, without its library) are checked against each other and must lie in
-// the arrays that the kernel got.
+// Runs the threads of a block as fibers, one after the other, until each waits at a barrier. With -DSHIM_RACES, where a
+// launch asks for it, the accesses that g++ reports (-fsanitize=thread, without its library) are checked against each
+// other and must lie in the arrays that the kernel got.
 #include "cuda_shim.h"
 
 #include <sys/mman.h>
@@ -29,7 +29,7 @@ void* shim_dynamic_memory = nullptr;
 
 namespace {
 constexpr int MOST_THREADS = 1024, MOST_WARPS = 32;
-constexpr long STACK = 256 << 10;
+constexpr long STACK = (256 << 10) + 17 * 64;  // a power of two would put all stacks into the same few lines of a cache
 constexpr long CANARY = 64;
 const char* const WARP_BARRIER = "__syncwarp";
 constexpr unsigned POISON = 0x7ffdcdcd;  // NaN as float and as double, no index as int
@@ -46,8 +46,9 @@ struct Fiber {
 #endif
 };
 
-struct Warp {
+struct Warp {  // of the operation that threads come to and of the one before it
   unsigned long long slots[2][32];
+  unsigned votes[2];
   int parity;
 };
 
@@ -60,9 +61,11 @@ struct Allocation {
 struct Options {
   int order = 0, skipped_line = -1;
   unsigned seed = 0;
+  bool races = false;
 } options;
 
 Fiber fibers[MOST_THREADS];
+uint3 indices[MOST_THREADS];  // threadIdx
 Warp warps[MOST_WARPS];
 std::vector<Allocation> allocations;
 char* stacks = nullptr;
@@ -92,21 +95,33 @@ extern "C" void shim_switch(void** from, void* to);
 asm(".text\n.hidden shim_switch\n.globl shim_switch\n.type shim_switch,@function\nshim_switch:\n"
     "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
     "movq %rsp,(%rdi)\nmovq %rsi,%rsp\n"
-    "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n"
+    "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\n"
+    "popq %rcx\njmp *%rcx\n"  // where a return would go is predicted from the calls, wrongly
     ".size shim_switch,.-shim_switch\n");
 void* scheduler;
 void to_scheduler() { shim_switch(&fibers[current].stack_pointer, scheduler); }
 void to_fiber() { shim_switch(&scheduler, fibers[current].stack_pointer); }
+void to_next(int from) { shim_switch(&fibers[from].stack_pointer, fibers[current].stack_pointer); }
 #else
 ucontext_t scheduler;
 void to_scheduler() { swapcontext(&fibers[current].context, &scheduler); }
 void to_fiber() { swapcontext(&scheduler, &fibers[current].context); }
+void to_next(int from) { swapcontext(&fibers[from].context, &fibers[current].context); }
 #endif
+
+// From a thread that waits or has returned: in the order forward straight to the one that the scheduler would take.
+void give_way() {
+  const int from = current;
+  if (options.order || from % 32 == 31 || fibers[from + 1].state != READY) return to_scheduler();
+  current = from + 1;
+  shim_thread_index = indices[current];
+  to_next(from);
+}
 
 void entry() {
   kernel_body(kernel_arguments);
   fibers[current].state = DONE;
-  to_scheduler();
+  give_way();
 }
 
 void start(int thread) {
@@ -134,7 +149,7 @@ void wait_at(State state, const char* what, int line, int vote) {
   fiber.what = what;
   fiber.line = line;
   fiber.vote = vote;
-  to_scheduler();
+  give_way();
 }
 
 [[noreturn]] void stop(const std::string& message) {  // the block is given up: its fibers are never resumed
@@ -300,7 +315,7 @@ void check(uintptr_t address, Kind kind, const Allocation* shared, const void* w
 }
 
 void access(const void* pointer, int bytes, Kind kind, const void* where) {
-  if (!watching || current < 0) return;
+  if (current < 0) return;
   const uintptr_t address = reinterpret_cast<uintptr_t>(pointer);
   const uintptr_t stack = reinterpret_cast<uintptr_t>(stacks);
   if (address >= stack && address < stack + MOST_THREADS * STACK) return;  // a thread's own variables
@@ -356,12 +371,11 @@ void arrange(I begin, I end) {
 bool run_warp(int warp) {  // until each of its threads waits or has returned; true if it can go on
   int lanes[32];
   std::iota(lanes, lanes + 32, 32 * warp);
-  arrange(lanes, lanes + 32);
+  if (options.order) arrange(lanes, lanes + 32);
   for (int thread : lanes) {
     if (fibers[thread].state != READY) continue;
     current = thread;
-    const unsigned x = shim_block_size.x, y = shim_block_size.y;
-    shim_thread_index = {thread % x, thread / x % y, thread / (x * y)};
+    shim_thread_index = indices[thread];
     to_fiber();
     current = -1;
     if (!error.empty()) return false;
@@ -377,13 +391,14 @@ bool run_warp(int warp) {  // until each of its threads waits or has returned; t
   if (first.state != AT_WARP) return false;
 #if defined(SHIM_RACES)
   // Shuffles and votes order no memory, says CUDA's manual.
-  if (first.what == WARP_BARRIER) {
+  if (options.races && first.what == WARP_BARRIER) {
     count_barrier(first.line);
     if (first.line != options.skipped_line) ++warp_epochs[warp], warp_lines[warp].push_back(first.line);
   }
 #endif
   for (int thread = 32 * warp; thread < 32 * warp + 32; ++thread) fibers[thread].state = READY;
   warps[warp].parity ^= 1;
+  warps[warp].votes[warps[warp].parity] = 0;
   return true;
 }
 
@@ -393,11 +408,12 @@ void run_block(long dynamic_bytes) {
   shim_dynamic_memory = nullptr;
   if (dynamic_bytes) shim_dynamic_memory = shim_shared(&dynamic, dynamic_bytes, "(dynamic)");
   static_bytes = 0;
+  for (Warp& warp : warps) warp.votes[warp.parity] = 0;
   for (int thread = 0; thread < n_threads; ++thread) start(thread);
   const int n_warps = n_threads / 32;
 #if defined(SHIM_RACES)
-  ++block_epoch, block_lines.push_back(0);
-  watching = true;
+  watching = options.races;
+  if (watching) ++block_epoch, block_lines.push_back(0);
 #endif
   for (;;) {
     std::vector<int> runnable(n_warps);
@@ -425,8 +441,10 @@ void run_block(long dynamic_bytes) {
     }
     if (!error.empty() || fibers[0].state == DONE) break;
 #if defined(SHIM_RACES)
-    count_barrier(fibers[0].line);
-    if (fibers[0].line != options.skipped_line) ++block_epoch, block_lines.push_back(fibers[0].line);
+    if (options.races) {
+      count_barrier(fibers[0].line);
+      if (fibers[0].line != options.skipped_line) ++block_epoch, block_lines.push_back(fibers[0].line);
+    }
 #endif
     for (int thread = 0; thread < n_threads; ++thread) fibers[thread].state = READY;
   }
@@ -460,16 +478,29 @@ int shim_block_barrier(const char* what, int line, int vote) {
   return votes;
 }
 
-void shim_warp_operation(const char* what, int line, unsigned mask, const void* value, int bytes) {
+static int warp_operation(const char* what, int line, unsigned mask) {  // returns where its values are
   if (mask != 0xffffffffu) shim_fail("a warp operation of some lanes only", line);
-  Warp& warp = warps[current >> 5];
-  std::memcpy(&warp.slots[warp.parity][current & 31], value, bytes);
   wait_at(AT_WARP, what, line, 0);
+  return warps[current >> 5].parity ^ 1;
 }
 
-void* shim_warp_slot(int lane) {
+unsigned long long shim_shuffle(int kind, int by, int line, unsigned mask, int width, unsigned long long bits) {
+  const char* const names[] = {"__shfl_sync", "__shfl_xor_sync", "__shfl_down_sync", "__shfl_up_sync"};
+  if (width != 32) shim_fail("a shuffle in parts of a warp", line);
   Warp& warp = warps[current >> 5];
-  return &warp.slots[warp.parity ^ 1][lane];
+  const int lane = current & 31;
+  warp.slots[warp.parity][lane] = bits;
+  int from = by;
+  if (kind == XOR) from = lane ^ by;
+  if (kind == DOWN) from = (unsigned)by > 31u - lane ? lane : lane + by;
+  if (kind == UP) from = (unsigned)by > (unsigned)lane ? lane : lane - by;
+  return warp.slots[warp_operation(names[kind], line, mask)][from & 31];
+}
+
+unsigned shim_ballot(const char* what, int line, unsigned mask, int predicate) {
+  Warp& warp = warps[current >> 5];
+  warp.votes[warp.parity] |= (unsigned)(predicate != 0) << (current & 31);
+  return warp.votes[warp_operation(what, line, mask)];
 }
 
 void shim_warp_barrier(int line, unsigned mask) {
@@ -479,7 +510,7 @@ void shim_warp_barrier(int line, unsigned mask) {
 
 void shim_atomic(const void* address, int bytes) {
 #if defined(SHIM_RACES)
-  access(address, bytes, ATOMIC, __builtin_return_address(0));
+  if (watching) access(address, bytes, ATOMIC, __builtin_return_address(0));
 #else
   (void)address, (void)bytes;
 #endif
@@ -508,16 +539,20 @@ int shim_run(const unsigned* grid, const unsigned* block, long dynamic_bytes, vo
   shim_grid_size = {grid[0], grid[1], grid[2]};
   shim_block_size = {block[0], block[1], block[2]};
   n_threads = (int)(block[0] * block[1] * block[2]);
+  for (unsigned thread = 0; thread < (unsigned)n_threads; ++thread)
+    indices[thread] = {thread % block[0], thread / block[0] % block[1], thread / (block[0] * block[1])};
   kernel_body = body;
   kernel_arguments = arguments;
 #if defined(SHIM_RACES)
-  forget_races();
-  for (int k = 0; k < own_extents; ++k) extents[k].constant = constant[k];
-  for (Extent& extent : extents)  // a kernel may get an array a second time, to write to it
-    for (const Extent& other : extents)
-      if (!other.constant && other.begin < extent.begin + extent.bytes && extent.begin < other.begin + other.bytes)
-        extent.constant = false;
-  extents.push_back({reinterpret_cast<uintptr_t>(arguments), (uintptr_t)bytes_of_arguments, true});
+  if (options.races) {
+    forget_races();
+    for (int k = 0; k < own_extents; ++k) extents[k].constant = constant[k];
+    for (Extent& extent : extents)  // a kernel may get an array a second time, to write to it
+      for (const Extent& other : extents)
+        if (!other.constant && other.begin < extent.begin + extent.bytes && extent.begin < other.begin + other.bytes)
+          extent.constant = false;
+    extents.push_back({reinterpret_cast<uintptr_t>(arguments), (uintptr_t)bytes_of_arguments, true});
+  }
 #else
   (void)bytes_of_arguments, (void)constant;
 #endif
@@ -535,10 +570,11 @@ int shim_run(const unsigned* grid, const unsigned* block, long dynamic_bytes, vo
 #define SHIM_VISIBLE __attribute__((visibility("default")))
 SHIM_VISIBLE const char* shim_error() { return error.c_str(); }
 SHIM_VISIBLE long shim_static_bytes() { return static_bytes; }
-SHIM_VISIBLE void shim_options(int order, unsigned seed, int skipped_line) {
+SHIM_VISIBLE void shim_options(int order, unsigned seed, int skipped_line, int races) {
   options.order = order;
   options.seed = seed;
   options.skipped_line = skipped_line;
+  options.races = races;
 }
 
 #if defined(SHIM_RACES)
@@ -547,18 +583,20 @@ SHIM_VISIBLE void shim_extents(int arguments, int count, const uintptr_t* begins
   own_extents = arguments;
   for (int k = 0; k < count; ++k) extents.push_back({begins[k], (uintptr_t)bytes[k], false});
 }
-#define SHIM_HOOK(bytes)                                                                                            \
-  void __tsan_read##bytes(void* p) { access(p, bytes, READ, __builtin_return_address(0)); }                         \
-  void __tsan_write##bytes(void* p) { access(p, bytes, WRITE, __builtin_return_address(0)); }                       \
-  void __tsan_unaligned_read##bytes(void* p) { access(p, bytes, READ, __builtin_return_address(0)); }               \
-  void __tsan_unaligned_write##bytes(void* p) { access(p, bytes, WRITE, __builtin_return_address(0)); }
+#define SHIM_SEE(kind, bytes) \
+  if (watching) access(p, bytes, kind, __builtin_return_address(0))
+#define SHIM_HOOK(bytes)                                                     \
+  void __tsan_read##bytes(void* p) { SHIM_SEE(READ, bytes); }                \
+  void __tsan_write##bytes(void* p) { SHIM_SEE(WRITE, bytes); }              \
+  void __tsan_unaligned_read##bytes(void* p) { SHIM_SEE(READ, bytes); }      \
+  void __tsan_unaligned_write##bytes(void* p) { SHIM_SEE(WRITE, bytes); }
 SHIM_HOOK(1)
 SHIM_HOOK(2)
 SHIM_HOOK(4)
 SHIM_HOOK(8)
 SHIM_HOOK(16)
-void __tsan_read_range(void* p, unsigned long bytes) { access(p, (int)bytes, READ, __builtin_return_address(0)); }
-void __tsan_write_range(void* p, unsigned long bytes) { access(p, (int)bytes, WRITE, __builtin_return_address(0)); }
+void __tsan_read_range(void* p, unsigned long bytes) { SHIM_SEE(READ, (int)bytes); }
+void __tsan_write_range(void* p, unsigned long bytes) { SHIM_SEE(WRITE, (int)bytes); }
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}

@@ -48,8 +48,8 @@ extern unsigned long long shim_block_serial;
 extern void* shim_dynamic_memory;
 void* shim_shared(Site* site, long bytes, const char* name);
 int shim_block_barrier(const char* what, int line, int vote);
-void* shim_warp_slot(int lane);  // of the last warp operation
-void shim_warp_operation(const char* what, int line, unsigned mask, const void* value, int bytes);
+unsigned long long shim_shuffle(int kind, int by, int line, unsigned mask, int width, unsigned long long bits);
+unsigned shim_ballot(const char* what, int line, unsigned mask, int predicate);
 void shim_warp_barrier(int line, unsigned mask);
 void shim_atomic(const void* address, int bytes);
 void shim_fence();
@@ -65,23 +65,16 @@ inline T* shared(Site* site, const char* name) {
   return static_cast<T*>(site->memory);
 }
 
-inline int lane() {
-  return (shim_thread_index.x + shim_block_size.x * (shim_thread_index.y + shim_block_size.y * shim_thread_index.z)) & 31;
-}
+enum Shuffle { FROM, XOR, DOWN, UP };
 
 template <typename V>
-SHIM_PLAIN inline V exchange(const char* what, int line, unsigned mask, V value, int source) {
+SHIM_PLAIN inline V exchange(Shuffle kind, int by, int line, unsigned mask, int width, V value) {
   static_assert(sizeof(V) <= 8 && std::is_arithmetic<V>::value, "shuffles move numbers of at most 8 bytes");
-  shim_warp_operation(what, line, mask, &value, sizeof(V));
-  std::memcpy(&value, shim_warp_slot(source & 31), sizeof(V));
+  unsigned long long bits = 0;
+  std::memcpy(&bits, &value, sizeof(V));
+  bits = shim_shuffle(kind, by, line, mask, width, bits);
+  std::memcpy(&value, &bits, sizeof(V));
   return value;
-}
-
-SHIM_PLAIN inline unsigned ballot(const char* what, int line, unsigned mask, bool predicate) {
-  shim_warp_operation(what, line, mask, &predicate, 1);
-  unsigned votes = 0;
-  for (int lane = 0; lane < 32; ++lane) votes |= (unsigned)*static_cast<bool*>(shim_warp_slot(lane)) << lane;
-  return votes;
 }
 
 template <typename T, typename V, typename F>
@@ -168,39 +161,23 @@ inline void __syncwarp(unsigned mask = 0xffffffffu, SHIM_LINE) { shim::shim_warp
 inline void __threadfence() { shim::shim_fence(); }
 inline void __threadfence_block() {}
 
-inline void shim_width(int width, int line) {
-  if (width != 32) shim::shim_fail("a shuffle in parts of a warp", line);
-}
-template <typename V>
-inline V __shfl_sync(unsigned mask, V value, int source, int width = 32, SHIM_LINE) {
-  shim_width(width, line);
-  return shim::exchange("__shfl_sync", line, mask, value, source);
-}
-template <typename V>
-inline V __shfl_xor_sync(unsigned mask, V value, int other, int width = 32, SHIM_LINE) {
-  shim_width(width, line);
-  return shim::exchange("__shfl_xor_sync", line, mask, value, shim::lane() ^ other);
-}
-template <typename V>
-inline V __shfl_down_sync(unsigned mask, V value, unsigned by, int width = 32, SHIM_LINE) {
-  shim_width(width, line);
-  const int lane = shim::lane();
-  return shim::exchange("__shfl_down_sync", line, mask, value, lane + by > 31 ? lane : lane + by);
-}
-template <typename V>
-inline V __shfl_up_sync(unsigned mask, V value, unsigned by, int width = 32, SHIM_LINE) {
-  shim_width(width, line);
-  const int lane = shim::lane();
-  return shim::exchange("__shfl_up_sync", line, mask, value, lane < (int)by ? lane : lane - by);
-}
+#define SHIM_SHUFFLE(name, kind, by_type)                                                               \
+  template <typename V>                                                                                 \
+  inline V name(unsigned mask, V value, by_type by, int width = 32, SHIM_LINE) {                        \
+    return ::shim::exchange(::shim::kind, (int)by, line, mask, width, value);                           \
+  }
+SHIM_SHUFFLE(__shfl_sync, FROM, int)
+SHIM_SHUFFLE(__shfl_xor_sync, XOR, int)
+SHIM_SHUFFLE(__shfl_down_sync, DOWN, unsigned)
+SHIM_SHUFFLE(__shfl_up_sync, UP, unsigned)
 inline unsigned __ballot_sync(unsigned mask, int predicate, SHIM_LINE) {
-  return shim::ballot("__ballot_sync", line, mask, predicate != 0);
+  return shim::shim_ballot("__ballot_sync", line, mask, predicate);
 }
 inline int __any_sync(unsigned mask, int predicate, SHIM_LINE) {
-  return shim::ballot("__any_sync", line, mask, predicate != 0) != 0;
+  return shim::shim_ballot("__any_sync", line, mask, predicate) != 0;
 }
 inline int __all_sync(unsigned mask, int predicate, SHIM_LINE) {
-  return shim::ballot("__all_sync", line, mask, predicate != 0) == 0xffffffffu;
+  return shim::shim_ballot("__all_sync", line, mask, predicate) == 0xffffffffu;
 }
 
 // Atomics, for the types that every architecture since sm_60 has.

@@ -20,25 +20,26 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 HERE = Path(__file__).parent
+HEADER, RUNTIME = HERE / "cuda_shim.h", HERE / "cuda_shim.cpp"
 ORDERS = ("forward", "reverse", "random")
 COMPILE = ("g++", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-ffp-contract=off", "-w")
-# Without the library of -fsanitize=thread: cuda_shim.cpp takes its reports of accesses.
-MODES = {
-    "plain": {"kernels": ("-O1",), "runtime": ("-O2",), "link": ()},
-    "races": {
+MODES = {"plain": "checked", "races": "checked", "address": "address"}  # and what the libraries are built with:
+BUILDS = {
+    "checked": {  # without the library of -fsanitize=thread: cuda_shim.cpp takes its reports of accesses
         "kernels": (
-            "-O1",
+            "-Og",
             "-g1",
             "-fsanitize=thread,undefined",
-            "-fno-sanitize=vptr",
+            # What looks for races finds null pointers and other places outside of all arrays, too.
+            "-fno-sanitize=vptr,null,object-size,pointer-overflow",
             "-fno-sanitize-recover=undefined",
             "--param=tsan-instrument-func-entry-exit=0",
         ),
         "runtime": ("-O2", "-DSHIM_RACES"),
         "link": ("-fsanitize=undefined", "-ldl"),
     },
-    "address": {  # in a process whose environment is `sanitizer_environment()`
-        "kernels": ("-O1", "-g1", "-fsanitize=address"),
+    "address": {  # in a process with the `environment` for it
+        "kernels": ("-Og", "-g1", "-fsanitize=address"),
         "runtime": ("-O2", "-g1", "-fsanitize=address"),
         "link": ("-fsanitize=address",),
     },
@@ -49,10 +50,11 @@ settings = SimpleNamespace(
     seed=0,
     mode=os.environ.get("CUDA_SHIM_MODE", "plain"),
     skipped_line=-1,
-    cache=Path(tempfile.gettempdir(), "cuda-shim"),
+    cache=Path(os.environ.get("CUDA_SHIM_CACHE") or Path(tempfile.gettempdir(), "cuda-shim")),
 )
 exposed = WeakValueDictionary()  # arrays whose address may lie in memory that a kernel reads, by that address
 launched = defaultdict(set)  # expressions that ran without an error, by source
+_looked = defaultdict(set)  # libraries that looked for races, by source
 RAN, NEEDED = 1, 2  # uses of a barrier
 _MOST_LINES = 1 << 15
 _BARRIER = re.compile(r"\b__sync(?:threads(?:_\w+)?|warp)\s*\(")
@@ -77,11 +79,14 @@ def shim_problem():
     return None
 
 
-def sanitizer_environment():
-    """Environment for a process that is to build and load kernels under AddressSanitizer."""
-    asked = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
-    options = "detect_leaks=0,detect_stack_use_after_return=0,verify_asan_link_order=0"
-    return {**os.environ, "LD_PRELOAD": asked.stdout.strip(), "ASAN_OPTIONS": options, "CUDA_SHIM_MODE": "address"}
+def environment(mode="plain"):
+    """Environment for a process that is to build and load kernels for a mode, and to find those that are there."""
+    found = {**os.environ, "CUDA_SHIM_MODE": mode, "CUDA_SHIM_CACHE": str(settings.cache)}
+    if mode == "address":
+        asked = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+        found["LD_PRELOAD"] = asked.stdout.strip()
+        found["ASAN_OPTIONS"] = "detect_leaks=0,detect_stack_use_after_return=0,verify_asan_link_order=0"
+    return found
 
 
 @contextmanager
@@ -112,11 +117,9 @@ def uses_of_barriers(code):
     Launches under the mode "races" count.
     """
     found = dict.fromkeys(barriers(code), 0)
-    for expression in launched[code]:
-        path = _path(code, (expression,), "races")[0]
-        if path.exists():
-            uses = (ctypes.c_ubyte * _MOST_LINES).in_dll(_load(path), "shim_uses")
-            found = {line: found[line] | uses[line] for line in found}
+    for library in _looked[code]:
+        uses = (ctypes.c_ubyte * _MOST_LINES).in_dll(library, "shim_uses")
+        found = {line: found[line] | uses[line] for line in found}
     return found
 
 
@@ -140,8 +143,8 @@ def _locked(path):
         yield
 
 
-def _path(code, expressions, mode):
-    """Where the library of these instances is or will be, its text, and what all libraries of the mode share."""
+def _path(code, expressions, build):
+    """Where the library of these instances is or will be, its text, and what all libraries of the build share."""
     parts = [f'#include "cuda_shim.h"\n#line 1 "source.cu"\n{code}\n#line 1 "launches.cpp"\n']
     for number, expression in enumerate(expressions):
         parts.append(
@@ -152,34 +155,35 @@ def _path(code, expressions, mode):
             f"{{ shim::describe(&{expression}, text); }}\n"
         )
     text = "".join(parts)
-    header, runtime = HERE / "cuda_shim.h", HERE / "cuda_shim.cpp"
-    common = repr((COMPILE, MODES[mode])).encode() + header.read_bytes() + runtime.read_bytes()
+    common = repr((COMPILE, BUILDS[build])).encode() + HEADER.read_bytes() + RUNTIME.read_bytes()
     key = hashlib.sha256(common + text.encode()).hexdigest()[:20]
-    return Path(settings.cache) / f"{key}.so", text, common
+    return Path(settings.cache) / f"{key}.so", text, hashlib.sha256(common).hexdigest()[:20]
 
 
 @cache
-def _build(code, expressions, mode, cache):
+def _build(code, expressions, build, cache):
     """Path of the library with these instances, built unless it is in the cache."""
-    library, text, common = _path(code, expressions, mode)
-    flags, folder, key, runtime = MODES[mode], cache, library.stem, HERE / "cuda_shim.cpp"
+    library, text, common = _path(code, expressions, build)
     if library.exists():
         return library
+    flags, folder, shared = BUILDS[build], cache, cache / f"common-{common}"
     folder.mkdir(parents=True, exist_ok=True)
     _forget_old(folder)
-    start = folder / f"runtime-{hashlib.sha256(common).hexdigest()[:20]}.o"
-    with _locked(folder / f"{start.name}.lock"):
-        if not start.exists():
-            made = start.with_suffix(f".{os.getpid()}.tmp.o")
-            _run([*COMPILE, *flags["runtime"], "-I", HERE, "-c", runtime, "-o", made])
-            made.replace(start)
-    with _locked(folder / f"{key}.lock"):
+    with _locked(folder / f"{shared.name}.lock"):
+        if not shared.exists():
+            made = shared.with_suffix(f".{os.getpid()}.tmp")
+            made.mkdir()
+            _run([*COMPILE, *flags["runtime"], "-I", HERE, "-c", RUNTIME, "-o", made / "runtime.o"])
+            # g++ takes it for the header where the folder is on the path before the header's own.
+            _run([*COMPILE, *flags["kernels"], "-x", "c++-header", HEADER, "-o", made / f"{HEADER.name}.gch"])
+            made.rename(shared)
+    with _locked(folder / f"{library.stem}.lock"):
         if not library.exists():
-            source, made = folder / f"{key}.cpp", folder / f"{key}.{os.getpid()}.tmp"
+            source, made = library.with_suffix(".cpp"), folder / f"{library.stem}.{os.getpid()}.tmp"
             source.write_text(text)
-            _run([*COMPILE, *flags["kernels"], "-I", HERE, "-c", source, "-o", f"{made}.o"])
+            _run([*COMPILE, *flags["kernels"], "-I", shared, "-I", HERE, "-c", source, "-o", f"{made}.o"])
             # Each library is to call the scheduler in it, not that of the first one loaded.
-            _run(["g++", "-shared", "-Wl,-Bsymbolic", *flags["link"], f"{made}.o", start, "-o", made])
+            _run(["g++", "-shared", "-Wl,-Bsymbolic", *flags["link"], f"{made}.o", shared / "runtime.o", "-o", made])
             Path(f"{made}.o").unlink()
             made.replace(library)
     return library
@@ -189,7 +193,7 @@ def _forget_old(folder, days=14):
     for path in folder.iterdir():
         try:
             if time.time() - path.stat().st_mtime > days * 86400:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         except OSError:  # another process was faster
             continue
 
@@ -205,8 +209,7 @@ def _load(path):
 class ShimModule:
     """What `cupy.RawModule` is for a GPU: kernels of a source, built for the CPU.
 
-    All instances that the source lists are built together, one run of g++ for a source; under "races", which fewer
-    tests ask for and which takes longer, each alone.
+    All instances that the source lists are built together, one run of g++ for a source.
     """
 
     def __init__(self, code, name_expressions=()):
@@ -229,7 +232,7 @@ class ShimKernel:
         self.module, self.expression = module, expression
         self.max_dynamic_shared_size_bytes = SMALL_SHARED
         self.most_threads = _launch_bound(module.code, expression)
-        self.arguments = None
+        self.arguments, self.built = None, {}
 
     def __call__(self, grid, block, args, *, shared_mem=0):
         grid, block = _dimensions("grid", grid), _dimensions("block", block)
@@ -243,24 +246,18 @@ class ShimKernel:
         if not 0 <= shared_mem <= self.max_dynamic_shared_size_bytes:
             raise ValueError(f"{self.expression}: {shared_mem} bytes of dynamic shared memory, "
                              f"{self.max_dynamic_shared_size_bytes} were asked for")  # fmt: skip
-        together = tuple(self.module.expressions) if settings.mode == "plain" else (self.expression,)
-        path = _build(self.module.code, together, settings.mode, Path(settings.cache))
-        library, number = _load(path), together.index(self.expression)
-        if self.arguments is None:
-            described = ctypes.create_string_buffer(4096)
-            getattr(library, f"describe_{number}")(described)
-            self.arguments = described.value.decode().split()
+        library, launch = self._found()
         if len(args) != len(self.arguments):
             raise TypeError(f"{self.expression} takes {len(self.arguments)} arguments, got {len(args)}")
         kept = [_passed(self.expression, k, *both) for k, both in enumerate(zip(args, self.arguments, strict=True))]
         values = (ctypes.c_void_p * len(kept))(*(item.ctypes.data for item in kept))
         with _one_launch:
-            if settings.mode == "races":
+            races = settings.mode == "races"
+            if races:
                 _tell_extents(library, args)
-            library.shim_options(ORDERS.index(settings.order), settings.seed, settings.skipped_line)
-            failed = getattr(library, f"launch_{number}")(
-                (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), ctypes.c_long(shared_mem), values
-            )
+                _looked[self.module.code].add(library)
+            library.shim_options(ORDERS.index(settings.order), settings.seed, settings.skipped_line, races)
+            failed = launch((ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), ctypes.c_long(shared_mem), values)
             message, static = library.shim_error().decode(), library.shim_static_bytes()
         if failed:
             raise ShimError(f"{self.expression}: {_explained(message, self.module.code, library._name)}")
@@ -271,6 +268,18 @@ class ShimKernel:
                 f"{limit} are there"
             )
         launched[self.module.code].add(self.expression)
+
+    def _found(self):
+        """The library for the mode, and the function in it that launches."""
+        place = MODES[settings.mode], settings.cache
+        if place not in self.built:
+            expressions = tuple(self.module.expressions)
+            library, number = _load(_build(self.module.code, expressions, *place)), expressions.index(self.expression)
+            described = ctypes.create_string_buffer(4096)
+            getattr(library, f"describe_{number}")(described)
+            self.arguments = described.value.decode().split()
+            self.built[place] = library, getattr(library, f"launch_{number}")
+        return self.built[place]
 
     @property
     def max_dynamic_shared_size_bytes(self):

@@ -1,7 +1,6 @@
 """No two threads race, nothing is touched out of bounds, no barrier is idle: by the shim, in tests marked `races`."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ KEPT = "// kept: "  # on the line of a barrier that no race shows to be needed, 
 def ran(tmp_path_factory):
     """What the tests marked `races` launch, and which barriers alone keep two accesses apart in one of them."""
     found = tmp_path_factory.mktemp("races") / "ran.json"
-    environment = {**os.environ, "CUDA_SHIM_MODE": "races", "CUDA_SHIM_RAN": str(found)}
+    environment = shim.environment("races") | {"CUDA_SHIM_RAN": str(found)}
     environment.pop("PYTEST_XDIST_WORKER", None)
     command = [sys.executable, "-m", "pytest", "-q", "-m", "races and not gpu", "-p", "no:xdist", "tests/gpu"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])

@@ -1,7 +1,6 @@
 """The benchmark of the GPU runs through on the fake CuPy, so that it is ready when there is a GPU."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ pytestmark = [
 
 
 def run(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = shim.environment() | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 

@@ -21,7 +21,7 @@ kernel((1,), (32,), (np.zeros(32, np.float32), np.int32(8)))
 
 def run(*command):
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=HERE.parent.parent,
-                          env=shim.sanitizer_environment() | {"PYTHONPATH": "tests"}, timeout=300)  # fmt: skip
+                          env=shim.environment("address") | {"PYTHONPATH": "tests"}, timeout=300)  # fmt: skip
 
 
 @pytest.mark.slow
