@@ -44,14 +44,16 @@ def fit_with_deaths(learner, *data, monkeypatch):
         MiniBatchDictionaryLearning(6, alpha=0.3, max_iter=2, batch_size=16, tol=0, random_state=0),
         DictionaryLearning(6, alpha=0.3, max_iter=3, tol=0, random_state=0),
         KSVD(6, n_nonzero_coefs=2, max_iter=2, tol=0, random_state=0),
-        ConvDictionaryLearning(2, 3, alpha=0.3, max_iter=2, tol=0, random_state=0),
-        ConvDictionaryLearning(2, 3, alpha=0.3, max_iter=2, tol=0, method="online", batch_size=4, random_state=0),
+        ConvDictionaryLearning(2, 3, alpha=0.3, max_iter=2, tol=0, transform_tol=0.01, random_state=0),
+        ConvDictionaryLearning(
+            2, 3, alpha=0.3, max_iter=2, tol=0, transform_tol=0.01, method="online", batch_size=2, random_state=0
+        ),
     ],
     ids=lambda learner: f"{type(learner).__name__}-{getattr(learner, 'method', '')}",
 )
 def test_dictionaries(gpu, X, learner, tmp_path, monkeypatch):
     path = tmp_path / "state.npz"
-    X = X[:8] if isinstance(learner, ConvDictionaryLearning) else X  # slow on the CPU
+    X = X[:4] if isinstance(learner, ConvDictionaryLearning) else X  # slow on the CPU
     for signals in (X, gpu.asarray(X)):
         learner = clone(learner).set_params(checkpoint=None, device="cuda")
         whole = clone(learner).fit(signals)
