@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,8 +24,7 @@ class WithoutCupy:
         return None if name.partition(".")[0] in ("cupy", "cupyx") else self.finder.find_spec(name, path, target)
 sys.meta_path[:] = [WithoutCupy(finder) for finder in sys.meta_path]
 """
-BROKEN = {
-    "no driver": """
+BROKEN = """
 import sys, types
 cupy = types.ModuleType("cupy")
 class CUDARuntimeError(RuntimeError): pass
@@ -32,31 +32,25 @@ def count(): raise CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver ve
 cupy.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=count))
 cupy.__spec__ = types.SimpleNamespace()
 sys.modules["cupy"] = cupy
-""",
-    "no device": """
-import sys, types
-cupy = types.ModuleType("cupy")
-cupy.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=lambda: 0))
-cupy.__spec__ = types.SimpleNamespace()
-sys.modules["cupy"] = cupy
-""",
-}
+"""
 WORK = """
 import json, sys
 import numpy as np
 import sparseshare
 from sparseshare import sparse_encode
 D, X = np.eye(4, 5) + 0.1, np.ones((3, 5))
-errors = []
-for device in ("cuda", "cuda:1"):
-    try:
-        sparse_encode(X, D, algorithm="omp", n_nonzero_coefs=1, device=device)
-    except RuntimeError as error:
-        errors.append(str(error))
+def refused():
+    errors = []
+    for device in ("cuda", "cuda:1"):
+        try:
+            sparse_encode(X, D, algorithm="omp", n_nonzero_coefs=1, device=device)
+        except RuntimeError as error:
+            errors.append(str(error))
+    return errors
 """
 REPORT = """
 codes = sparse_encode(X, D, algorithm="threshold", alpha=0.1)
-print(json.dumps({"shape": codes.shape, "errors": errors,
+print(json.dumps({"shape": codes.shape, "errors": refused(),
                   "imported": sorted(n for n in sys.modules if n.partition(".")[0] in ("cupy", "cupyx"))}))
 """
 
@@ -77,17 +71,22 @@ def test_cupy_is_missing():
         assert "needs a GPU: CuPy is not installed, pip install 'sparseshare[cuda12]'" in error
 
 
-@pytest.mark.parametrize("kind, reason", [("no driver", "cudaErrorInsufficientDriver"), ("no device", "CuPy sees 0")])
-def test_cupy_without_a_gpu(kind, reason):
-    errors = run_elsewhere(BROKEN[kind] + WORK + "print(json.dumps(errors))")
-    assert len(errors) == 2
-    for error in errors:
-        assert "needs a GPU" in error and reason in error
+def test_cupy_without_a_gpu():
+    """Neither without a driver nor, later, with one that has no device."""
+    both = """
+without_driver = refused()
+cupy.cuda.runtime.getDeviceCount = lambda: 0
+print(json.dumps({"cudaErrorInsufficientDriver": without_driver, "CuPy sees 0": refused()}))
+"""
+    for reason, errors in run_elsewhere(BROKEN + WORK + both).items():
+        assert len(errors) == 2
+        for error in errors:
+            assert "needs a GPU" in error and reason in error
 
 
 def test_the_installed_cupy_is_not_imported_for_work_on_the_cpu():
     pytest.importorskip("cupy")
-    assert run_elsewhere(WORK.partition("for device")[0] + REPORT)["imported"] == []
+    assert run_elsewhere(WORK + REPORT.replace("refused()", "[]"))["imported"] == []
 
 
 @pytest.fixture
@@ -98,26 +97,29 @@ def fitted(gpu, rng):
     return X, {"learner": learner, "coder": SparseCoder(dictionary=learner.components_, transform_n_nonzero_coefs=2)}
 
 
-@pytest.mark.parametrize("name", ["learner", "coder"])
-def test_what_was_fitted_on_a_gpu_loads_without_one(gpu, fitted, name, tmp_path):
+def test_what_was_fitted_on_a_gpu_loads_without_one(gpu, fitted, tmp_path):
     X, estimators = fitted
-    expected = gpu.get(estimators[name].transform(X))
-    path = tmp_path / "estimator.pickle"
-    path.write_bytes(pickle.dumps(estimators[name]))
+    for name, estimator in estimators.items():
+        (tmp_path / name).write_bytes(pickle.dumps(estimator))
     np.save(tmp_path / "X.npy", gpu.get(X))
     code = (
         MISSING
         + f"""
 import json, pickle
+from pathlib import Path
 import numpy as np
-estimator = pickle.loads(open({str(path)!r}, "rb").read())
-codes = estimator.transform(np.load({str(tmp_path / "X.npy")!r}))
-print(json.dumps([type(codes).__module__, np.asarray(codes).tolist()]))
+folder, found = Path({str(tmp_path)!r}), {{}}
+for name in {list(estimators)}:
+    codes = pickle.loads((folder / name).read_bytes()).transform(np.load(folder / "X.npy"))
+    found[name] = type(codes).__module__, np.asarray(codes).tolist()
+print(json.dumps(found))
 """
     )
-    module, codes = run_elsewhere(code)
-    assert module == "numpy"
-    np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-5)
+    found = run_elsewhere(code)
+    for name, estimator in estimators.items():
+        module, codes = found[name]
+        assert module == "numpy"
+        np.testing.assert_allclose(codes, gpu.get(estimator.transform(X)), rtol=1e-4, atol=1e-5)
 
 
 def test_mixed_arrays_are_refused(gpu, rng):
@@ -128,8 +130,11 @@ def test_mixed_arrays_are_refused(gpu, rng):
         sparse_encode(gpu.asarray(X), gpu.asarray(D), algorithm="lasso", alpha=0.1, device="cpu")
 
 
-def test_a_gpu_that_is_required_is_not_skipped():
-    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "--require-gpu", "tests/gpu/test_shim.py"]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR and "--require-gpu: " in done.stderr + done.stdout
+def test_a_gpu_that_is_required_is_not_skipped(request, monkeypatch):
+    plugins = request.config.pluginmanager.get_plugins()
+    (settings,) = (plugin for plugin in plugins if hasattr(plugin, "gpu_problem"))
+    monkeypatch.setattr(settings, "gpu_problem", lambda: "no device")
+    assert request.config.getoption("--require-gpu") in (False, True)
+    required = SimpleNamespace(getoption={"--require-gpu": True}.get)
+    with pytest.raises(pytest.UsageError, match="--require-gpu: no device"):
+        settings.pytest_collection_modifyitems(required, [])
