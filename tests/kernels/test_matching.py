@@ -55,7 +55,7 @@ class TestMatchingPursuit:
         assert np.all(tile.residuals() <= bound + 1e-5 * tile.norms2) and tile.iterations[-1] == 0
         steps = tile.iterations.copy()
         for i in range(len(steps) - 1):
-            assert match(tile.alone(i), 70, -1.0, steps[i] - 1).residuals()[0] > bound[i]
+            assert match(tile.alone(i), 70, -1.0, int(steps[i]) - 1).residuals()[0] > bound[i]
 
     def test_steps_are_bounded_and_the_bound_reported(self, dtype):
         tile = match(Tile(*problem("coherent"), dtype), 100, max_iter=7)
