@@ -160,7 +160,8 @@ def test_a_block_that_kills_whoever_reads_it_is_named(client, X, tmp_path):
         before, dask_scheduler.allowed_failures = dask_scheduler.allowed_failures, failures
         return before
 
-    learner = DaskMiniBatchDictionaryLearning(8, dict_init=X[:8], **PARAMETERS)
+    # One after the other: Dask blames all tasks that a worker had when it died.
+    learner = DaskMiniBatchDictionaryLearning(blocks_per_update=1, shuffle=False, dict_init=X[:8], **PARAMETERS)
     before = client.run_on_scheduler(allow, 0)
     try:
         with pytest.raises(RuntimeError, match="block 1 of X, rows 60 to 119: .*died"):
