@@ -24,9 +24,9 @@ SHARED = [
     ConvSparseCoder(np.random.default_rng(0).standard_normal((3, 2)), alpha=1e-3, tol=1e-2),
     ConvDictionaryLearning(3, 2, alpha=0.5, max_iter=2, transform_tol=1e-2, random_state=0),
 ]
-NETWORKS = [
-    DeepSparseClassifier([Dense(32)], learning_rate=0.01, max_iter=50, random_state=0),
-    DeepSparseRegressor([Dense(32)], learning_rate=0.01, max_iter=50, random_state=0),
+NETWORKS = [  # too small for threads
+    DeepSparseClassifier([Dense(32)], learning_rate=0.01, max_iter=50, random_state=0, n_jobs=1),
+    DeepSparseRegressor([Dense(32)], learning_rate=0.01, max_iter=50, random_state=0, n_jobs=1),
     DeepSparseEncoder([8, 4], n_iter=5, max_iter=3, random_state=0),
 ]
 # The checks that the suite does not run on transformers of other packages.
