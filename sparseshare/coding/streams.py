@@ -4,12 +4,11 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import issparse
 
 from sparseshare.buffering import WriteBehind, read_ahead
 from sparseshare.devices import to_host
 from sparseshare.fingerprints import in_words
-from sparseshare.mapping import mapped_file
+from sparseshare.outputs import write_pieces
 from sparseshare.progress import RowProgress
 from sparseshare.sources import BlockError, as_source, check_block, rows_a_block, stacked
 
@@ -202,39 +201,10 @@ def write_codes(X, problem, out, *, columns, finish, n_jobs=None, device="cpu", 
     options = dict(n_jobs=n_jobs, device=device, verbose=verbose)
     if isinstance(out, str | Path):
         return _to_folder(source, problem, Path(out), columns, finish, options)
-    _check_out(out, source, columns)
-    stream, n_written, file = StreamedCodes(source, problem, **options), 0, mapped_file(out)
-    if file is not None:
-        file.reserve()
-    with WriteBehind() as behind, closing(iter(stream)) as pairs:
-        for block, codes in pairs:
-            rows = slice(block.first, block.first + block.rows.shape[0])
-            if rows.stop > out.shape[0]:
-                raise ValueError(
-                    f"out has {out.shape[0]} rows, X has more: row {out.shape[0]} is in block {block.number}. The "
-                    f"codes of rows 0 to {rows.start - 1} have been written"
-                )
-            behind.call(_put, out, file, block.number, rows, to_host(finish(codes.values)))
-            n_written = rows.stop
-    if n_written != out.shape[0]:
-        raise ValueError(f"out has {out.shape[0]} rows, X has {n_written}: their codes have been written")
-    if hasattr(out, "flush"):
-        out.flush()
-    return out, stream
-
-
-def _put(out, file, number, rows, values):
-    """Write the codes of a block to its rows of an array, of which `file` is the mapped file if it has one."""
-    try:
-        if file is not None:
-            file.check_size()
-        out[rows] = values.toarray() if issparse(values) else values
-    except (OSError, RuntimeError) as error:  # h5py raises both
-        reason = f"writing the codes of block {number} (rows {rows.start} to {rows.stop - 1}) failed ({error})"
-        kept = f"those of rows 0 to {rows.start - 1} have been written" if rows.start else "none have been written"
-        raise OSError(getattr(error, "errno", None), f"{reason}; {kept}") from error
-    if file is not None:
-        file.release()
+    shape = source.shape[0], columns
+    stream = StreamedCodes(source, problem, **options)
+    pieces = ((block.number, block.first, finish(codes.values)) for block, codes in stream)
+    return write_pieces(pieces, out, shape, folder=True), stream
 
 
 def _to_folder(source, problem, folder, columns, finish, options):
@@ -259,21 +229,3 @@ def _description(problem):
         if isinstance(value, bool | int | float | str | np.generic) and not name.startswith("_")
     }
     return f"{in_words(problem.dictionary)} {sorted(options.items())}"
-
-
-def _check_out(out, source, columns):
-    missing = [name for name in ("shape", "dtype", "__setitem__") if not hasattr(out, name)]
-    if missing:
-        raise ValueError(
-            "out must be the path of a folder, or an array with a shape and a dtype to whose rows codes can be written "
-            f"(a memory map, zarr, HDF5), got {type(out).__name__} without {', '.join(missing)}"
-        )
-    n_samples = source.shape[0]
-    if len(out.shape) != 2 or out.shape[1] != columns or n_samples not in (None, out.shape[0]):
-        rows = "n_samples" if n_samples is None else n_samples
-        raise ValueError(f"out must have the shape ({rows}, {columns}), got {tuple(out.shape)}")
-    if np.dtype(out.dtype).kind != "f":
-        raise ValueError(f"out must hold floating-point numbers, got dtype {out.dtype}")
-    flags = getattr(out, "flags", None)
-    if isinstance(out, np.ndarray) and not flags.writeable:
-        raise ValueError("out is read-only: open it for writing (mode='r+' or 'w+')")

@@ -15,6 +15,7 @@ from sparseshare.validation import (
     check_number,
     is_flat,
 )
+from sparseshare.variance import explained
 
 from .atoms import spatial_axes
 from .encode import warn_about
@@ -162,9 +163,7 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
             run_in_threads(work, len(signals), encoder.n_threads)
         sums, squares, errors = to_host(moments).sum(axis=0)
         error, variance = float(errors.sum()), float((squares - sums**2 / sum(sizes)).sum())
-        if variance <= 1e-12 * squares.sum():
-            return 1.0 if error == 0 else 0.0
-        return 1 - error / variance
+        return explained(error, 0.0 if variance <= 1e-12 * squares.sum() else variance)
 
     def get_feature_names_out(self, input_features=None):
         """Names of the features of `transform`: atom, sign, channel if each has codes, grid of cells, and cell.

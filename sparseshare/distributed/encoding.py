@@ -7,6 +7,7 @@ import numpy as np
 from scipy.sparse import csr_array, issparse
 
 from sparseshare.validation import check_choice, is_dask
+from sparseshare.variance import explained
 
 from .blocks import whole_rows
 
@@ -106,9 +107,7 @@ def score_dask(X, coder, n_means):
         variation += float((around + step**2 * (count * more / (count + more))).sum())
         mean += step * (more / (count + more))
         count, error = count + more, error + missed
-    if variation == 0:
-        return 1.0 if error == 0 else 0.0
-    return 1 - error / variation
+    return explained(error, variation)
 
 
 def _checked(X):

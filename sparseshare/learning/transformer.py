@@ -11,6 +11,7 @@ from sparseshare.coding.streams import StreamedCodes, write_codes
 from sparseshare.devices import Movable, device_of, on_gpu, resolve_device, stacked_columns, to_device, to_host
 from sparseshare.sources import Source, check_source, rows_of
 from sparseshare.validation import check_bool, check_choice, check_number, check_signals
+from sparseshare.variance import Variance, explained
 
 from .statistics import dense_rows, squared_residuals
 
@@ -120,15 +121,12 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
         self._check_is_ready()
         X, dtype = self._check_signals(X, reset=False)
         dictionary = to_device(self._dictionary(dtype), device_of(X))
-        error, variance = 0.0, _Variance()
+        error, variance = 0.0, Variance()
         for block, codes in self._coded_blocks(X, dtype):
             error += float(squared_residuals(block, codes, dictionary).sum())
             for start in range(0, block.shape[0], _SCORED_AT_ONCE):
                 variance.add(dense_rows(block, slice(start, start + _SCORED_AT_ONCE), np.float64))
-        variance = variance.total
-        if variance == 0:
-            return 1.0 if error == 0 else 0.0
-        return 1 - error / variance
+        return explained(error, variance.total)
 
     def _check_is_ready(self):
         check_is_fitted(self)
@@ -244,25 +242,6 @@ class SparseTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movab
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.sparse = True
         return tags
-
-
-class _Variance:
-    """Sum of the squared distances from the mean of all rows, block by block.
-
-    Chan, Golub and LeVeque 1979, equation (2.1).
-    """
-
-    def __init__(self):
-        self.total, self._n, self._mean = 0.0, 0, 0.0
-
-    def add(self, rows):
-        mean, n = rows.mean(axis=0), len(rows)
-        apart = mean - self._mean
-        self.total += float(((rows - mean) ** 2).sum())
-        if self._n:
-            self.total += float((apart**2).sum()) * (self._n * n / (self._n + n))
-        self._n += n
-        self._mean = self._mean + apart * (n / self._n)
 
 
 def _both_signs(codes):

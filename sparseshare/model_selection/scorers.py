@@ -12,6 +12,7 @@ from sparseshare.devices import array_module, device_of, to_device, to_host
 from sparseshare.learning.statistics import dense_rows, squared_residuals
 from sparseshare.learning.transformer import SparseTransformer
 from sparseshare.validation import check_number
+from sparseshare.variance import Variance, explained
 
 _BLOCK = 4096  # signals whose predictions exist at once
 _METRICS = ("score", "heldout_entries")  # what may stand for quality where nobody says
@@ -93,7 +94,7 @@ def heldout_entries_scorer(estimator, X, y=None, *, fraction=0.2, random_state=0
         signals, unseen = dense_rows(X, rows, np.float64), xp.asarray(hidden[rows])
         error += xp.where(unseen, xp.square(signals - codes.values[rows] @ dictionary), 0).sum()
         variance += xp.where(unseen, xp.square(signals - mean), 0).sum()
-    return _explained(float(error), float(variance))
+    return explained(float(error), float(variance))
 
 
 def make_heldout_entries_scorer(fraction=0.2, random_state=0):
@@ -181,11 +182,12 @@ def reconstruction_density_scorer(estimator, X, y=None):
     codes = encode(X, problem, n_jobs=coder.n_jobs, device=coder._device(X))
     warn_if_not_converged(codes, problem, stacklevel=3)
     error = float(squared_residuals(X, codes.values, to_device(problem.dictionary, device_of(X))).sum())
-    mean = _column_means(X)
-    variance = float(sum(((dense_rows(X, rows, np.float64) - mean) ** 2).sum() for rows in _blocks(X.shape[0])))
+    variance = Variance()
+    for rows in _blocks(X.shape[0]):
+        variance.add(dense_rows(X, rows, np.float64))
     non_zeros = int(array_module(X).count_nonzero(codes.values.data))
     density = non_zeros / (codes.values.shape[0] * codes.values.shape[1])
-    return {"heldout_entries": heldout, "reconstruction": _explained(error, variance), "density": density}
+    return {"heldout_entries": heldout, "reconstruction": explained(error, variance.total), "density": density}
 
 
 def sparsest_within_one_standard_error(cv_results, metric=None):
@@ -301,9 +303,3 @@ def _blocks(n_samples):
 
 def _column_means(X):
     return sum(dense_rows(X, rows, np.float64).sum(axis=0) for rows in _blocks(X.shape[0])) / X.shape[0]
-
-
-def _explained(error, variance):
-    if variance == 0:
-        return 1.0 if error == 0 else 0.0
-    return float(1 - error / variance)

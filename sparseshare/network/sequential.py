@@ -23,6 +23,7 @@ from sparseshare.devices import (
 from sparseshare.staging import StagedRows
 from sparseshare.threads import thread_count
 from sparseshare.validation import check_bool, check_dictionary, check_kind, check_number, check_resident, compute_dtype
+from sparseshare.variance import explained
 
 from .batches import Batches
 from .layers import Dense
@@ -327,9 +328,7 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         targets = self._check_targets(X, y).astype(np.float64)
         error = float(((self.inverse_transform(self.transform(X)) - targets) ** 2).sum())
         variance = float(((targets - targets.mean(axis=(0, 1))) ** 2).sum())
-        if variance == 0:
-            return 1.0 if error == 0 else 0.0
-        return 1 - error / variance
+        return explained(error, variance)
 
     def _codes_on_device(self, X, network, device):
         """As many sequences at a time as fit: every step is one product for all of them."""
