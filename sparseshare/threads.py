@@ -114,14 +114,32 @@ class _Threads:
 _threads = _Threads()
 
 
+_over_a_fork = []  # Numba's lock, or None where Numba has not been imported
+
+
+def _before_fork():
+    """Let Numba finish what another thread compiles: in a child it would stay unfinished, and locked."""
+    lock = getattr(sys.modules.get("numba.core.compiler_lock"), "global_compiler_lock", None)
+    if lock is not None:
+        lock.acquire()
+    _over_a_fork.append(lock)
+
+
 def _after_fork():
+    lock = _over_a_fork.pop()
+    if lock is not None:
+        lock.release()
+
+
+def _after_fork_in_child():
     """A child has none of its parent's threads: it starts its own, and what they had locked nobody would unlock."""
+    _after_fork()
     _threads.__init__()
     single_threaded_blas._lock = Lock()  # who is inside stays: the thread that forked may leave
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 def run_in_threads(work, n_items, n_threads):

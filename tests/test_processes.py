@@ -11,6 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 import joblib
 import numpy as np
 import pytest
+from numba import njit
+from numba.core.compiler_lock import global_compiler_lock
 
 from sparseshare import MiniBatchDictionaryLearning, sparse_encode, threads
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
@@ -142,3 +144,21 @@ def test_a_fork_does_not_wait_for_threads_that_it_does_not_have(new_threads):
     finally:
         done.set()
         thread.join()
+
+
+@FORKS
+def test_a_fork_beside_a_thread_that_compiles_can_compile():
+    begun, released = threading.Event(), []
+
+    def compile_slowly():
+        with global_compiler_lock:
+            begun.set()
+            time.sleep(0.2)
+            released.append(True)
+
+    thread = threading.Thread(target=compile_slowly)
+    thread.start()
+    begun.wait()
+    assert succeeds_in_a_fork(lambda: bool(released) and njit(lambda x: x + 1)(1) == 2, seconds=60)
+    thread.join()
+    assert not global_compiler_lock.is_locked()
