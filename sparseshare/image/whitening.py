@@ -1,81 +1,17 @@
 """What is done to patches before they are coded: contrast normalisation and ZCA whitening, and the ways back."""
 
 import numpy as np
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from sparseshare.devices import (
-    Movable,
-    array_module,
-    computing_on,
-    device_of,
-    on_gpu,
-    resolve_device,
-    rows_that_fit,
-    to_device,
-    to_host,
-)
-from sparseshare.staging import StagedRows
-from sparseshare.validation import check_number, check_resident, check_signals
+from sparseshare.devices import array_module, device_of, on_gpu, resolve_device, to_device, to_host
+from sparseshare.validation import check_number, compute_dtype
 
-_ROWS = 4096  # rows worked on at a time: their temporaries stay small
-_COPIES = 6  # of a row that the work on a GPU makes at most, in float64
+from .row_transformer import RowTransformer, blocks, in_blocks, transformed
+
 _RANK = 1e-12  # share of the largest eigenvalue below which an eigenvalue is rounding
 
 
-class _RowTransformer(OneToOneFeatureMixin, Movable, TransformerMixin, BaseEstimator):
-    """Dense rows of numbers in, as many columns out, float32 kept."""
-
-    def _check(self, X, reset):
-        """Rows where they live, and the device to compute on."""
-        device = resolve_device(self.device, X, None if reset else vars(self).get("mean_"))
-        if not on_gpu(X):
-            return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32]), device
-        validate_data(self, X, reset=reset, skip_check_array=True)
-        return check_resident(check_signals(X)[0]), device
-
-    def _check_back(self, X):
-        """Rows to be turned back: without the names that a transformed frame may have lost."""
-        if hasattr(X, "columns"):
-            X = X.to_numpy()
-        return self._check(X, reset=False)
-
-    def _by_blocks(self, X, device, function):
-        """``function(rows)`` of all rows, in an array where X lives."""
-        out = array_module(X).empty(X.shape, X.dtype)
-        for rows, block in blocks(X, device):
-            out[rows] = function(block) if on_gpu(X) == on_gpu(block) else to_host(function(block))
-        return out
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
-
-def blocks(X, device):
-    """Rows of X with their numbers (a slice), a few at a time, on the device where they are worked on.
-
-    Parameters
-    ----------
-    X : ndarray or CuPy array of shape (n, n_features)
-    device : str
-        "cpu" or "cuda:N".
-    """
-    if device == "cpu":
-        for start in range(0, len(X), _ROWS):
-            rows = slice(start, start + _ROWS)
-            yield rows, X[rows]
-        return
-    with computing_on(device):
-        n_rows = rows_that_fit(device, _COPIES * 8 * X.shape[1])
-        pieces = StagedRows(X, X.dtype, device, n_rows)
-        for rows, block in pieces:
-            yield rows, block
-            pieces.prefetch()
-
-
-class ContrastNormalization(_RowTransformer):
+class ContrastNormalization(RowTransformer):
     """Give every row mean 0 and, where there is contrast, variance near 1.
 
     A row x becomes ``(x - mean(x)) / sqrt(var(x) + epsilon)``. Constant rows become exact zeros.
@@ -131,11 +67,13 @@ class ContrastNormalization(_RowTransformer):
         self.device = device
 
     def fit(self, X, y=None):
-        """Check the parameter and remember the number of columns.
+        """Check the parameter and the rows, and remember the number of columns.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or source of rows of shape (n_samples, n_features)
+            Memory maps, zarr arrays, HDF5 data sets, and iterables of blocks (arrays of some rows each) are read block
+            by block.
         y : ignored
 
         Returns
@@ -143,35 +81,48 @@ class ContrastNormalization(_RowTransformer):
         self
         """
         self._epsilon()
-        self._check(X, reset=True)
+        X, _ = self._check(X, reset=True)
+        for _ in in_blocks(X, lambda rows, first: None):
+            pass  # those that come in blocks are checked where they are read
         return self
 
-    def transform(self, X):
+    def transform(self, X, out=None):
         """Rows of mean 0 over their contrast.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or source of rows of shape (n_samples, n_features)
+            As in `fit`.
+        out : array of shape (n_samples, n_features), default=None
+            Where rows go block by block, so that they are never in memory together: a memory map, zarr, HDF5, or
+            anything else to whose rows can be written.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            float32 if X is float32, else float64.
+            float32 if X is float32, else float64. With `out` that array.
+
+        Raises
+        ------
+        BlockError
+            A ValueError: a block holds NaN, has another width or cannot be read. The message names it and its rows;
+            what became of the blocks before it and has been written to `out` stays there.
         """
         epsilon, (X, device) = self._epsilon(), self._check(X, reset=False)
 
-        def normalize(rows):
+        def normalize(rows, first):
             centred, _, scales = _centred(rows, epsilon)
             return centred / array_module(rows).where(scales > 0, scales, 1)
 
-        return self._by_blocks(X, device, normalize)
+        return transformed(X, device, normalize, out)
 
     def statistics(self, X):
         """What `transform` removes: the means of the rows, and the numbers that it divides them by.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or source of rows of shape (n_samples, n_features)
+            As in `fit`.
 
         Returns
         -------
@@ -179,53 +130,64 @@ class ContrastNormalization(_RowTransformer):
         """
         epsilon, (X, device) = self._epsilon(), self._check(X, reset=False)
         home, xp = device_of(X), array_module(X)
-        means, scales = xp.empty(len(X)), xp.empty(len(X))
-        for rows, block in blocks(X, device):
-            _, mean, scale = _centred(block, epsilon)
-            means[rows], scales[rows] = to_device(mean[:, 0], home), to_device(scale[:, 0], home)
-        return means, scales
 
-    def inverse_transform(self, X, means=None, scales=None):
+        def removed(rows, first):
+            means, scales = xp.empty(len(rows)), xp.empty(len(rows))
+            for part, block in blocks(rows, device):
+                _, mean, scale = _centred(block, epsilon)
+                means[part], scales[part] = to_device(mean[:, 0], home), to_device(scale[:, 0], home)
+            return means, scales
+
+        means, scales = zip(*(made for _, _, made in in_blocks(X, removed)), strict=True)
+        return xp.concatenate(means), xp.concatenate(scales)
+
+    def inverse_transform(self, X, means=None, scales=None, out=None):
         """Rows with their contrast, and with their means if these are given.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows as `transform` returns them, or something near them.
+        X : array-like or source of rows of shape (n_samples, n_features)
+            Rows as `transform` returns them, or something near them; read as in `fit`.
         means : array-like of shape (n_samples,), default=None
             To be added, as from `statistics`. None: the rows keep mean 0.
         scales : array-like of shape (n_samples,), default=None
             To be multiplied with, as from `statistics`. None computes them from the rows: a row of variance v had the
             scale ``sqrt(epsilon / (1 - v))``. That is exact for rows from `transform` up to rounding, which grows with
             the contrast, and only possible with an epsilon above 0 and variances below 1.
+        out : array of shape (n_samples, n_features), default=None
+            Where rows go block by block, so that they are never in memory together: a memory map, zarr, HDF5, or
+            anything else to whose rows can be written.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
+            With `out` that array.
 
         Raises
         ------
         ValueError
             If `scales` is None and cannot be computed, or `means` or `scales` have another shape.
+        BlockError
+            As in `transform`.
         """
         epsilon, (X, _) = self._epsilon(), self._check_back(X)
         resolve_device(self.device, X, means, scales)
-        xp = array_module(X)
-        means = xp.zeros(len(X)) if means is None else _one_a_row("means", means, X)
-        if scales is not None:
-            scales = _one_a_row("scales", scales, X)
-        else:
-            variances = xp.var(X, axis=1, dtype=np.float64)
-            if epsilon == 0:
-                raise ValueError("with epsilon=0 the contrast is lost: give scales, from statistics(X)")
-            if bool((variances >= 1).any()):
-                row = int((variances >= 1).argmax())
-                raise ValueError(
-                    f"row {row} of X has variance {float(variances[row]):g}; rows from transform have less than 1. "
-                    "Give scales, from statistics(X)"
-                )
-            scales = xp.sqrt(epsilon / (1 - variances))
-        return (X * scales[:, None] + means[:, None]).astype(X.dtype, copy=False)
+        given = {"means": means, "scales": scales}
+        given = {name: _one_a_row(name, values, X) for name, values in given.items() if values is not None}
+        if scales is None and epsilon == 0:
+            raise ValueError("with epsilon=0 the contrast is lost: give scales, from statistics(X)")
+
+        def restore(rows, first):
+            own = slice(first, first + len(rows))
+            _check_enough(given, own.stop)
+            scales = given["scales"][own] if "scales" in given else _lost_scales(rows, first, epsilon)
+            restored = rows * scales[:, None] + (given["means"][own, None] if "means" in given else 0.0)
+            return restored.astype(rows.dtype, copy=False)
+
+        restored = transformed(X, device_of(X), restore, out)
+        for name, values in given.items():
+            _check_one_a_row(name, values, restored.shape[0])
+        return restored
 
     def _epsilon(self):
         return check_number("epsilon", self.epsilon, 0, of=type(self).__name__)
@@ -236,7 +198,7 @@ class ContrastNormalization(_RowTransformer):
         return tags
 
 
-class ZCAWhitening(_RowTransformer):
+class ZCAWhitening(RowTransformer):
     """Take the correlations out of the columns and change the rows as little as that allows.
 
     A row x becomes ``(x - mean_) @ V diag(1 / sqrt(d + epsilon)) V'``, where ``V diag(d) V'`` is the covariance of the
@@ -299,7 +261,9 @@ class ZCAWhitening(_RowTransformer):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or source of rows of shape (n_samples, n_features)
+            Memory maps, zarr arrays, HDF5 data sets, and iterables of blocks (arrays of some rows each) are read block
+            by block.
         y : ignored
 
         Returns
@@ -307,78 +271,99 @@ class ZCAWhitening(_RowTransformer):
         self
         """
         X, device = self._check(X, reset=True)
-        self.n_samples_seen_ = 0
-        return self._learn(X, device)
+        return self._learn(X, device, 0)
 
     def partial_fit(self, X, y=None):
         """Add rows to those that means and covariance are computed from.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or source of rows of shape (n_samples, n_features)
+            As in `fit`.
         y : ignored
 
         Returns
         -------
         self
         """
-        first = not hasattr(self, "n_samples_seen_")
-        X, device = self._check(X, reset=first)
-        if first:
-            self.n_samples_seen_ = 0
-        return self._learn(X, device)
+        count = vars(self).get("n_samples_seen_", 0)
+        X, device = self._check(X, reset=count == 0)
+        return self._learn(X, device, count)
 
-    def transform(self, X):
+    def transform(self, X, out=None):
         """Whitened rows.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or source of rows of shape (n_samples, n_features)
+            As in `fit`.
+        out : array of shape (n_samples, n_features), default=None
+            Where rows go block by block, so that they are never in memory together: a memory map, zarr, HDF5, or
+            anything else to whose rows can be written.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            float32 if X is float32, else float64.
+            float32 if X is float32, else float64. With `out` that array.
+
+        Raises
+        ------
+        BlockError
+            A ValueError: a block holds NaN, has another width or cannot be read. The message names it and its rows;
+            what became of the blocks before it and has been written to `out` stays there.
         """
         check_is_fitted(self)
         X, device = self._check(X, reset=False)
-        mean, matrix = (to_device(array.astype(X.dtype), device) for array in (self.mean_, self.whitening_))
-        return self._by_blocks(X, device, lambda rows: (rows - mean) @ matrix)
+        mean, matrix = self._placed(self.mean_, X, device), self._placed(self.whitening_, X, device)
+        return transformed(X, device, lambda rows, first: (rows - mean) @ matrix, out)
 
-    def inverse_transform(self, X):
+    def inverse_transform(self, X, out=None):
         """Rows whose whitening is given, mean included.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or source of rows of shape (n_samples, n_features)
+            As in `fit`.
+        out : array of shape (n_samples, n_features), default=None
+            As in `transform`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
+            With `out` that array.
         """
         check_is_fitted(self)
         X, device = self._check_back(X)
-        mean, matrix = (to_device(array.astype(X.dtype), device) for array in (self.mean_, self.coloring_))
-        return self._by_blocks(X, device, lambda rows: rows @ matrix + mean)
+        mean, matrix = self._placed(self.mean_, X, device), self._placed(self.coloring_, X, device)
+        return transformed(X, device, lambda rows, first: rows @ matrix + mean, out)
 
-    def _learn(self, X, device):
+    @staticmethod
+    def _placed(array, X, device):
+        return to_device(array.astype(compute_dtype(X)), device)
+
+    def _learn(self, X, device, count):
         """Merge the moments of X with those so far, block by block (Chan, Golub, LeVeque 1983), and take roots."""
         epsilon = check_number("epsilon", self.epsilon, 0, of=type(self).__name__)
         n_features = X.shape[1]
-        if self.n_samples_seen_ == 0:
-            mean, scatter, count = np.zeros(n_features), np.zeros((n_features, n_features)), 0
+        if count == 0:
+            mean, scatter = np.zeros(n_features), np.zeros((n_features, n_features))
         else:
-            count = self.n_samples_seen_
             mean, scatter = self.mean_, self.covariance_ * count
         mean, scatter = to_device(mean, device), to_device(scatter, device)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for _, rows in blocks(X, device):
+
+        def merge(some, first):
+            nonlocal mean, scatter, count
+            for _, rows in blocks(some, device):
                 rows = rows.astype(np.float64, copy=False)
                 block_mean = rows.mean(axis=0)
                 rows = rows - block_mean
                 step, total = block_mean - mean, count + len(rows)
                 scatter = scatter + rows.T @ rows + step[:, None] * step * (count * len(rows) / total)
                 mean, count = mean + step * (len(rows) / total), total
+
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in in_blocks(X, merge):
+                pass
         mean, scatter = to_host(mean), to_host(scatter)
         if not np.isfinite(scatter).all():
             raise ValueError("X has values whose squares overflow: scale it down")
@@ -408,9 +393,35 @@ def _centred(rows, epsilon):
     return rows, means + first, xp.sqrt(variances + epsilon)
 
 
+def _lost_scales(rows, first, epsilon):
+    """What rows were divided by, from what is left of their variances; `first` is the number of the first."""
+    xp = array_module(rows)
+    variances = xp.var(rows, axis=1, dtype=np.float64)
+    if bool((variances >= 1).any()):
+        row = int((variances >= 1).argmax())
+        raise ValueError(
+            f"row {first + row} of X has variance {float(variances[row]):g}; rows from transform have less than 1. "
+            "Give scales, from statistics(X)"
+        )
+    return xp.sqrt(epsilon / (1 - variances))
+
+
 def _one_a_row(name, values, X):
     if not on_gpu(values):
         values = np.asarray(values, dtype=np.float64)
-    if values.shape != X.shape[:1]:
-        raise ValueError(f"{name} must have one number a row, shape ({len(X)},), got shape {values.shape}")
+    _check_one_a_row(name, values, X.shape[0])
     return to_device(values.astype(np.float64, copy=False), device_of(X))
+
+
+def _check_one_a_row(name, values, n_rows):
+    """Refuse another number of values than of rows; None: how many come is not known."""
+    if values.ndim != 1 or n_rows not in (None, len(values)):
+        wanted = "n_samples" if n_rows is None else n_rows
+        raise ValueError(f"{name} must have one number a row, shape ({wanted},), got shape {values.shape}")
+
+
+def _check_enough(given, n_rows):
+    """Refuse fewer values than rows that have come."""
+    for name, values in given.items():
+        if len(values) < n_rows:
+            raise ValueError(f"{name} must have one number a row, got {len(values)} of them for {n_rows} rows or more")
