@@ -2,11 +2,12 @@
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, check_memory, validate_data
 
 from sparseshare.coding.problem import ALGORITHMS
 from sparseshare.convolution.pooling import CellGrid
-from sparseshare.devices import Movable, computing_on, device_of, moved, resolve_device, to_host
+from sparseshare.devices import Movable, computing_on, moved, resolve_device, to_host
 from sparseshare.learning.transformer import COUNTED
 from sparseshare.validation import (
     check_axes,
@@ -149,6 +150,8 @@ class SparseImageEncoder(Movable, TransformerMixin, BaseEstimator):
     (3, 40, 5, 5)
     """
 
+    __metadata_request__transform = {"out": UNUSED}
+
     def __init__(
         self,
         n_components=400,
@@ -258,18 +261,27 @@ class SparseImageEncoder(Movable, TransformerMixin, BaseEstimator):
             )
         return self._keep(images, learned)
 
-    def transform(self, X):
+    def transform(self, X, out=None):
         """Pooled codes, a row an image.
 
         Parameters
         ----------
         X : images as in `fit`
+        out : array of shape (n_images, n_cells * n_signs * n_components), default=None
+            Where the rows of some images at a time go, so that they are never in memory together: a memory map, zarr,
+            HDF5, or anything else to whose rows can be written. It gets dense rows with `sparse_output`, too.
 
         Returns
         -------
         ndarray or csr_array of shape (n_images, n_cells * n_signs * n_components)
             Cell by cell, positive parts before negative ones; `get_feature_names_out` has the names. float32 if the
-            images are float32, else float64; of CuPy images CuPy's.
+            images are float32, else float64; of CuPy images CuPy's. With `out` that array.
+
+        Raises
+        ------
+        ValueError
+            For pixels that are NaN or infinite; the message names the image. Rows that have been written to `out`
+            before stay there.
 
         Warns
         -----
@@ -278,7 +290,7 @@ class SparseImageEncoder(Movable, TransformerMixin, BaseEstimator):
         """
         images, grids, coder = self._prepared(X)
         cells = CellGrid(self.grid, self.pooling)
-        return pooled_features(images, grids, cells, coder, self.split_sign, self.sparse_output, self.n_jobs)
+        return pooled_features(images, grids, cells, coder, self.split_sign, self.sparse_output, self.n_jobs, out)
 
     def encode(self, X):
         """Codes of every patch, not pooled.
@@ -390,7 +402,7 @@ class SparseImageEncoder(Movable, TransformerMixin, BaseEstimator):
         return {name: getattr(self, name) for name in names}
 
     def _keep(self, images, learned):
-        self._learned = learned = moved(learned, device_of(images.arrays[0]))
+        self._learned = learned = moved(learned, images.home)
         self.components_, self.whitening_ = learned["components"], learned["whitening"]
         self.contrast_epsilon_, self.loss_curve_ = learned["epsilon"], learned["losses"]
         self.n_iter_ = max(len(self.loss_curve_), 1)

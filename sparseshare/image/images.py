@@ -7,7 +7,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.utils.random import sample_without_replacement
 
-from sparseshare.devices import array_module, on_gpu
+from sparseshare.devices import array_module, device_of, module_of, on_gpu
 from sparseshare.sources import Stack, stack_of
 from sparseshare.validation import check_each_finite, check_image_shape, check_kind, check_stack, compute_dtype
 
@@ -49,6 +49,8 @@ class Images:
     n_images, n_channels : int
     resident : bool
         Whether they live on a GPU.
+    home : str
+        Where they live: "cpu" or "cuda:N".
     dtype : numpy.dtype
         float32 or float64, what to compute in.
     same_shape : (int, int) or None
@@ -57,7 +59,8 @@ class Images:
 
     def __init__(self, arrays, n_channels, stacked):
         self.arrays, self.n_channels, self.stacked = arrays, n_channels, stacked
-        self.n_images, self.resident = len(arrays), on_gpu(arrays if stacked else arrays[0])
+        some = arrays if stacked else arrays[0]
+        self.n_images, self.resident, self.home = len(arrays), on_gpu(some), device_of(some)
         self.dtype = compute_dtype(arrays) if stacked else compute_dtype(*arrays)
         shapes = {arrays.shape[1:3]} if stacked else {array.shape[:2] for array in arrays}
         self.same_shape = tuple(shapes.pop()) if len(shapes) == 1 else None
@@ -151,7 +154,7 @@ class Images:
         chosen = np.arange(ends[-1])
         if n_patches < ends[-1]:
             chosen = np.sort(sample_without_replacement(int(ends[-1]), n_patches, random_state=random_state))
-        rows = array_module(self.arrays[0]).empty((len(chosen), grids[0].n_features), self.dtype)
+        rows = module_of(self.home).empty((len(chosen), grids[0].n_features), self.dtype)
         if isinstance(self.arrays, np.ndarray):
             number, place = np.divmod(chosen, grids[0].n_patches)
             y, x = np.divmod(place, grids[0].grid_shape[1])

@@ -4,6 +4,7 @@ from threading import Lock
 
 import numpy as np
 
+from sparseshare.buffering import paged_empty
 from sparseshare.coding.device_rows import ArrivingRows, entries_of
 from sparseshare.coding.encode import encode, warn_if_not_converged
 from sparseshare.coding.problem import Problem, aligned_zeros
@@ -19,6 +20,7 @@ from sparseshare.devices import (
     to_host,
 )
 from sparseshare.kernels.dispatch import kernels_for, plain
+from sparseshare.outputs import write_pieces
 from sparseshare.sources import Stack
 from sparseshare.staging import StagedRows
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
@@ -26,6 +28,8 @@ from sparseshare.validation import check_each_finite
 
 _TILE_ENTRIES = 2**17  # products of patches and atoms: they stay in the second-level cache
 _PIECE_ENTRIES = 2**27  # the same on a GPU: enough for it to be busy
+_WRITTEN_BYTES = 2**25  # of features that are written at once
+_PARTS_AT_ONCE = 256  # for features that are written at once: enough for threads not to wait long for the last of them
 
 
 class PatchCoder:
@@ -136,8 +140,8 @@ class PatchCoder:
                 out[first : first + n] = products[:n]
         return out
 
-    def run(self, work, images, grids, n_jobs):
-        """Go through all parts of images; warns once about codes that have not converged.
+    def run(self, work, images, grids, parts, n_jobs):
+        """Go through parts of images.
 
         Parameters
         ----------
@@ -146,9 +150,10 @@ class PatchCoder:
             where they are worked on; the number of the thread; and what to call when all work on a GPU is on its way.
         images : Images
         grids : list of PatchGrid
+        parts : list of Part
+            Of the sizes that `part_sizes` says, one after the other.
         n_jobs : int or None
         """
-        parts = images.parts(grids, *self.part_sizes)
 
         def on_cpu(number, worker):
             part = parts[number]
@@ -161,6 +166,9 @@ class PatchCoder:
             with computing_on(self.device), memory_errors(self.device, "codes of patches"):
                 for number, (pixels, launched) in enumerate(_staged(images, parts, grids, self.device)):
                     work(number, parts[number], pixels, 0, launched)
+
+    def warn_if_not_converged(self):
+        """Say how many codes of all runs have not converged; for functions that estimators call."""
         if self._unsolved:
             gap, converged = (np.concatenate(parts) for parts in zip(*self._unsolved, strict=True))
             warn_if_not_converged(_Unsolved(gap, converged), self.problem, stacklevel=5)
@@ -227,6 +235,16 @@ def _nothing():
     """What to do when work has been launched that is done already."""
 
 
+class _Between:
+    """Some of the rows of a stack, which are read when they are asked for."""
+
+    def __init__(self, stack, first, last):
+        self._stack, self._first, self.shape = stack, first, (last - first, *stack.shape[1:])
+
+    def __getitem__(self, rows):
+        return self._stack[self._first + rows.start : self._first + rows.stop]
+
+
 def _staged(images, parts, grids, device):
     """Pixels of every part on a GPU, and a function that sends those of the next part on their way."""
     stack, grid, one = images.arrays, grids[0], parts[0]
@@ -237,11 +255,12 @@ def _staged(images, parts, grids, device):
             yield to_device(pixels_of(images, part, grids[part.first]), device), _nothing
         return
     lines = (grid.grid_shape[0] - 1) * grid.stride[0] + grid.patch_shape[0]
-    staged = StagedRows(stack.reshape(len(stack), -1), stack.dtype, device, one.last)
+    rows = _Between(stack.reshape(len(stack), -1), one.first, parts[-1].last)
+    staged = StagedRows(rows, stack.dtype, device, one.last - one.first)
     for rows, block in staged:
         pixels = block.reshape(len(block), images.same_shape[0], -1)[:, :lines]
         pixels = array_module(block).ascontiguousarray(pixels, dtype=images.dtype)
-        check_each_finite(pixels, rows.start)
+        check_each_finite(pixels, one.first + rows.start)
         yield pixels, staged.prefetch
 
 
@@ -252,7 +271,7 @@ class _Unsolved:
         self.gap, self.converged = gap, converged
 
 
-def pooled_features(images, grids, cell_grid, coder, split_sign, sparse_output, n_jobs):
+def pooled_features(images, grids, cell_grid, coder, split_sign, sparse_output, n_jobs, out=None):
     """Pooled codes of images as rows.
 
     Parameters
@@ -264,40 +283,36 @@ def pooled_features(images, grids, cell_grid, coder, split_sign, sparse_output, 
     coder : PatchCoder
     split_sign, sparse_output : bool
     n_jobs : int or None
+    out : array to be written to, default=None
+        Gets dense rows, those of some images at a time.
 
     Returns
     -------
     ndarray or csr_array of shape (n_images, n_cells * n_signs * n_components)
+        Or `out`.
     """
-    n_signs = coder.n_signs if split_sign else 1
-    n_columns = cell_grid.n_cells * n_signs * coder.n_components
-    n_missing = np.bincount([part.block for part in images.parts(grids, *coder.part_sizes)])
+    n_columns = cell_grid.n_cells * (coder.n_signs if split_sign else 1) * coder.n_components
+    parts, home = images.parts(grids, *coder.part_sizes), images.home
+    n_missing = np.bincount([part.block for part in parts])
     cells = {grid.grid_shape: cell_grid.on(grid.grid_shape) for grid in set(grids)}
-    home = device_of(images.arrays[0])
-    if sparse_output:
-        packed = _rows_at(home, images.n_images, n_columns, coder.dtype)
-    else:
-        out = module_of(home).empty((images.n_images, n_columns), coder.dtype)
     lock, waiting = Lock(), {}
 
-    def work(number, part, pixels, worker, launched):
-        grid = grids[part.first]
-        own = cells[grid.grid_shape]
-        shape = part.last - part.first, *own.shape, coder.n_signs, coder.n_components
-        blocks = module_of(coder.device).zeros(shape, coder.dtype)
-        coder.pool(pixels, grid, part.bottom - part.top, own, part.top, blocks, worker)
-        if n_missing[part.block] > 1:
-            blocks = _merged(part, blocks)
-            if blocks is None:
-                return
-        rows = own.features(blocks, split_sign).reshape(len(blocks), -1)
-        if sparse_output:
-            entries = entries_of(rows)
-            launched()
-            packed.put(part.block, *(to_device(array, home) for array in entries))
-        else:
-            launched()
-            out[part.first : part.last] = to_device(rows, home)
+    def pool(parts, put):
+        """Hand the rows of whole images to ``put(part, rows, launched)``."""
+
+        def work(number, part, pixels, worker, launched):
+            grid = grids[part.first]
+            own = cells[grid.grid_shape]
+            shape = part.last - part.first, *own.shape, coder.n_signs, coder.n_components
+            blocks = module_of(coder.device).zeros(shape, coder.dtype)
+            coder.pool(pixels, grid, part.bottom - part.top, own, part.top, blocks, worker)
+            if n_missing[part.block] > 1:
+                blocks = _merged(part, blocks)
+                if blocks is None:
+                    return
+            put(part, own.features(blocks, split_sign).reshape(len(blocks), -1), launched)
+
+        coder.run(work, images, grids, parts, n_jobs)
 
     def _merged(part, blocks):
         """Blocks of a whole image once its last part has come, merged from top to bottom."""
@@ -313,8 +328,50 @@ def pooled_features(images, grids, cell_grid, coder, split_sign, sparse_output, 
             total = more if total is None else own.merge(total, more)
         return total.astype(coder.dtype)
 
-    coder.run(work, images, grids, n_jobs)
-    return packed.csr() if sparse_output else out
+    def fill(rows, parts):
+        """Put the rows of parts into an array."""
+        first, there = parts[0].first, device_of(rows)
+
+        def put(part, features, launched):
+            launched()
+            rows[part.first - first : part.last - first] = to_device(features, there)
+
+        pool(parts, put)
+        return rows
+
+    def pieces():
+        for number, some in enumerate(_together(parts, _WRITTEN_BYTES // (n_columns * coder.dtype.itemsize))):
+            first, last = some[0].first, some[-1].last
+            yield number, first, fill(paged_empty((last - first, n_columns), coder.dtype), some)
+
+    if out is not None:
+        features = write_pieces(pieces(), out, (images.n_images, n_columns), what="features")
+    elif sparse_output:
+        packed = _rows_at(home, images.n_images, n_columns, coder.dtype)
+
+        def pack(part, features, launched):
+            entries = entries_of(features)
+            launched()
+            packed.put(part.block, *(to_device(array, home) for array in entries))
+
+        pool(parts, pack)
+        features = packed.csr()
+    else:
+        features = fill(module_of(home).empty((images.n_images, n_columns), coder.dtype), parts)
+    coder.warn_if_not_converged()
+    return features
+
+
+def _together(parts, n_images):
+    """Lists of some parts that follow each other: of as many images, if these are no more parts than go at once."""
+    some = []
+    for part in parts:
+        enough = some and (part.last - some[0].first > n_images or len(some) >= _PARTS_AT_ONCE)
+        if enough and part.block != some[-1].block:  # an image stays together
+            yield some
+            some = []
+        some.append(part)
+    yield some
 
 
 def code_maps(images, grids, coder, split_sign, sparse_output, n_jobs):
@@ -331,7 +388,7 @@ def code_maps(images, grids, coder, split_sign, sparse_output, n_jobs):
     """
     n_components, split = coder.n_components, split_sign and coder.n_signs == 2
     n_maps = 2 * n_components if split else n_components
-    starts, home = np.concatenate([[0], np.cumsum([grid.n_patches for grid in grids])]), device_of(images.arrays[0])
+    starts, home = np.concatenate([[0], np.cumsum([grid.n_patches for grid in grids])]), images.home
     if sparse_output:
         packed = _rows_at(home, starts[-1], n_maps, coder.dtype)
     else:
@@ -356,7 +413,8 @@ def code_maps(images, grids, coder, split_sign, sparse_output, n_jobs):
         first = starts[part.first] + part.top * grid.grid_shape[1]
         out[first : first + len(codes)] = to_device(codes, home)
 
-    coder.run(work, images, grids, n_jobs)
+    coder.run(work, images, grids, images.parts(grids, *coder.part_sizes), n_jobs)
+    coder.warn_if_not_converged()
     return packed.csr() if sparse_output else out
 
 
