@@ -43,6 +43,8 @@ FOUNDATION = {
     "sources",
     "mapping",
     "progress",
+    "outputs",
+    "variance",
 }
 # Where a heavy library may be imported, and whether only inside functions.
 LIBRARIES = {
