@@ -170,7 +170,8 @@ class ConvSparseCoder(ConvTransformer):
         ----------
         X : array of shape (n_samples, *signal_shape[, n_channels]) or (n_samples, n_features), or list of signals
             float32 is computed in float32, all else in float64. In a list, signals may have different sizes; rows are
-            1-D signals, or flattened ones of more axes, see `image_shape`.
+            1-D signals, or flattened ones of more axes, see `image_shape`. Memory maps, zarr arrays and HDF5 data sets
+            are read signal by signal.
         y : ignored
 
         Returns

@@ -178,7 +178,10 @@ def conv_sparse_encode(
     encoder.check_memory(X, masks, sparse_output)
     alpha = encoder.alpha(X, masks)
     solutions = encoder.encode(X, alpha, masks=masks, init=start, sparse=sparse_output, home=X.home)
-    warn_about(solutions, encoder, X, masks, alpha)
+    tally = Tally()
+    for solution in solutions:
+        tally.add(solution)
+    warn_about(tally, encoder, X, masks, alpha)
     with computing_on(X.home):
         codes = lay_out(solutions, X, sparse_output)
     return (codes, info_of(solutions, options, alpha)) if return_info else codes
@@ -196,18 +199,38 @@ def info_of(solutions, options, alpha):
     }
 
 
-def warn_about(solutions, encoder, signals, masks, alpha, stacklevel=3):
+class Tally:
+    """What is to be known of codes when they may be gone already: those that missed the goal, and whether all are zero.
+
+    Attributes
+    ----------
+    gaps : list of float
+        Of those that missed it.
+    all_zero : bool
+    """
+
+    def __init__(self):
+        self.gaps, self.all_zero = [], True
+
+    def add(self, solution):
+        """Count the codes of a signal; several threads may at once."""
+        if not solution.converged:
+            self.gaps.append(solution.gap)
+        if self.all_zero and _any_nonzero(solution.maps):
+            self.all_zero = False
+
+
+def warn_about(tally, encoder, signals, masks, alpha, stacklevel=3):
     """Say how many codes missed the tolerance, and if all are zero because of alpha."""
     options = encoder.options
-    missed = [solution.gap for solution in solutions if not solution.converged]
-    if missed and options.solver != "omp":
+    if tally.gaps and options.solver != "omp":
         warn(
-            f"{len(missed)} of {len(solutions)} codes have not converged: their relative duality gaps are up to "
-            f"{max(missed):.2g} (tol={options.tol:g}). Raise max_iter or tol.",
+            f"{len(tally.gaps)} of {len(signals)} codes have not converged: their relative duality gaps are up to "
+            f"{max(tally.gaps):.2g} (tol={options.tol:g}). Raise max_iter or tol.",
             ConvergenceWarning,
             stacklevel=stacklevel,
         )
-    if options.solver == "omp" or any(_any_nonzero(solution.maps) for solution in solutions):
+    if options.solver == "omp" or not tally.all_zero:
         return
     largest = encoder.largest_alpha(signals, masks)
     if 0 < largest <= alpha:

@@ -18,6 +18,7 @@ from .maps import SparseMaps
 from .operator import Convolution
 from .problem import ConvProblem
 from .rounds import slots_that_fit, solve_many
+from .turns import in_turn
 
 SOLVERS = ("auto", "lgcd", "working_set", "fista", "admm", "omp")
 GPU_SOLVERS = ("auto", "fista")
@@ -30,6 +31,7 @@ _SOLVE = {
 }
 _ARRAYS = {"lgcd": 3, "working_set": 5, "fista": 8, "admm": 7, "omp": 2}  # of the size of the maps, held while solving
 _ARRAYS_BY_ATOM = ("weights", "smoothness")
+_TOGETHER = 2**32  # bytes that maps would take, were they dense, which a GPU makes before the first of them is taken
 _DENSEST = 20  # times that atoms in use cover a sample, from which FISTA overtakes the working set (measured)
 
 
@@ -179,7 +181,7 @@ class Encoder:
             run_in_threads(work, len(signals), self.n_threads)
         return max(largest)
 
-    def encode(self, signals, alpha=None, *, masks=None, init=None, sparse=False, home=None):
+    def encode(self, signals, alpha=None, *, masks=None, init=None, sparse=False, home=None, finish=None):
         """Solve the problem of every signal.
 
         Parameters
@@ -195,42 +197,78 @@ class Encoder:
             Make all maps `SparseMaps`, as soon as a signal is done.
         home : str or None, default=None
             Where the maps go, "cpu" or "cuda:N". None: they stay on the device, and are `SparseMaps` there.
+        finish : callable or None, default=None
+            ``finish(number, solution)`` says what to keep of a solution as soon as it is there, in the thread that
+            made it; None: all of it.
 
         Returns
         -------
-        list of Solution
+        list of Solution, or of what `finish` returns
             Their gaps are relative ones: divided by 0.5 |W x|^2 (of pursuits: the squared norm of the residual).
         """
         if self.device != "cpu":
             with computing_on(self.device):
-                return self._encode_on_gpu(signals, alpha, masks, init, home)
-        solutions = [None] * len(signals)
+                return self._encode_on_gpu(range(len(signals)), signals, alpha, masks, init, home, finish)
+        results = [None] * len(signals)
+        work, n_threads = self._work(signals, alpha, masks, init, sparse, finish)
+
+        def put(number, worker):
+            results[number] = work(number, worker)
+
+        with single_threaded_blas:
+            run_in_threads(put, len(signals), n_threads)
+        return results
+
+    def encode_in_turn(self, signals, alpha=None, *, masks=None, sparse=False, home=None, finish=None):
+        """The same results, one after the other; few are held at once.
+
+        Parameters
+        ----------
+        signals, alpha, masks, sparse, home, finish : as in `encode`
+
+        Yields
+        ------
+        Solution, or what `finish` returns
+        """
+        if self.device == "cpu":
+            work, n_threads = self._work(signals, alpha, masks, None, sparse, finish)
+            with single_threaded_blas:
+                yield from in_turn(work, len(signals), n_threads)
+            return
+        step = max(1, _TOGETHER // max(self._bytes_of_maps(signals)))
+        for first in range(0, len(signals), step):
+            numbers = range(first, min(first + step, len(signals)))
+            with computing_on(self.device):
+                results = self._encode_on_gpu(numbers, signals, alpha, masks, None, home, finish)
+            yield from results
+
+    def _work(self, signals, alpha, masks, init, sparse, finish):
+        """What a thread does with the signal of a number, and how many do so at once."""
         outer = self.n_threads if len(signals) >= self.n_threads else 1
         inner = max(1, self.n_threads // outer)
 
         def work(i, _):
-            operator = self.operator(signals[i].shape[2:], inner)
-            problem = self.options.problem(signals[i], operator, alpha, None if masks is None else masks[i])
+            signal = signals[i]
+            operator = self.operator(signal.shape[2:], inner)
+            problem = self.options.problem(signal, operator, alpha, None if masks is None else masks[i])
             solution = self._solve(problem, None if init is None else init[i], inner)
             if sparse and not isinstance(solution.maps, SparseMaps):
                 solution.maps = SparseMaps.from_dense(solution.maps)
-            solutions[i] = solution
+            return solution if finish is None else finish(i, solution)
 
-        with single_threaded_blas:
-            run_in_threads(work, len(signals), outer)
-        return solutions
+        return work, outer
 
-    def _encode_on_gpu(self, signals, alpha, masks, init, home):
+    def _encode_on_gpu(self, numbers, signals, alpha, masks, init, home, finish):
         """Signals of one shape together; only the non-zeros of their codes are kept, and moved."""
-        solutions = [None] * len(signals)
-        groups = {}
-        for i in range(len(signals)):
+        results, groups = {}, {}
+        for i in numbers:
             groups.setdefault(signals.shape(i), []).append(i)
-        for shape, numbers in groups.items():
-            for place, solution in self._solve_alike(numbers, shape, signals, alpha, masks, init):
-                maps = SparseMaps.from_dense(solution.maps)
-                solutions[numbers[place]] = replace(solution, maps=maps if home is None else maps.to(home))
-        return solutions
+        for shape, alike in groups.items():
+            for place, solution in self._solve_alike(alike, shape, signals, alpha, masks, init):
+                maps, number = SparseMaps.from_dense(solution.maps), alike[place]
+                solution = replace(solution, maps=maps if home is None else maps.to(home))
+                results[number] = solution if finish is None else finish(number, solution)
+        return [results[number] for number in numbers]
 
     def _solve_alike(self, numbers, shape, signals, alpha, masks, init):
         """Solutions of signals of one shape, with their places in `numbers`, in the order in which they are done."""
@@ -279,8 +317,16 @@ class Encoder:
             )
         return replace(solution, gap=solution.gap / problem.energy if problem.energy > 0 else solution.gap)
 
-    def check_memory(self, signals, masks, sparse):
+    def check_memory(self, signals, masks, sparse, in_turn=False):
         """Refuse what would not fit: the codes of the signals in work, and all dense codes together.
+
+        Parameters
+        ----------
+        signals, masks : as in `encode`
+        sparse : bool
+            No dense codes are kept.
+        in_turn : bool, default=False
+            Dense codes wait until they are taken one after the other.
 
         Raises
         ------
@@ -288,33 +334,36 @@ class Encoder:
         """
         available = available_memory()
         if self.device != "cpu":
-            self._check_memory_of_codes(signals, sparse)
+            self._check_memory_of_codes(signals, sparse or in_turn)
         if available is None or self.device != "cpu":
             return
-        bytes_a_position = len(signals[0]) * self.atoms.dtype.itemsize * len(self.atoms)
-        sizes = [bytes_a_position * prod(self.positions(signals.shape(i))) for i in range(len(signals))]
+        sizes = self._bytes_of_maps(signals)
         at_once, solver = min(len(sizes), self.n_threads), self.options.solver
         if solver == "auto":
             operator = self.operator(signals.shape(0))
             solver = choose_solver(self.options.problem(signals[0], operator, 1.0, None if masks is None else masks[0]))
         arrays = _ARRAYS[solver]
-        needed = at_once * arrays * max(sizes) + (0 if sparse else sum(sizes))
+        kept = 0 if sparse else 2 * at_once * max(sizes) if in_turn else sum(sizes)
+        needed = at_once * arrays * max(sizes) + kept
         if needed > available:
-            kept = (
-                "" if sparse else f", {_gigabytes(sum(sizes))} of it for dense codes (sparse_output=True avoids them)"
-            )
+            avoidable = f", {_gigabytes(kept)} of it for dense codes" if kept else ""
+            avoidable += " (sparse_output=True avoids them)" if kept and not in_turn else ""
             raise MemoryError(
-                f"coding needs about {_gigabytes(needed)}{kept}, and {_gigabytes(available)} are free: {at_once} "
+                f"coding needs about {_gigabytes(needed)}{avoidable}, and {_gigabytes(available)} are free: {at_once} "
                 f"signal(s) at once take {arrays} arrays of {_gigabytes(max(sizes))}. Lower n_jobs, the size of the "
                 "signals or the number of atoms, or use float32"
             )
+
+    def _bytes_of_maps(self, signals):
+        """What the dense maps of each signal take."""
+        bytes_a_position = len(signals[0]) * self.atoms.dtype.itemsize * len(self.atoms)
+        return [bytes_a_position * prod(self.positions(signals.shape(i))) for i in range(len(signals))]
 
     def _check_memory_of_codes(self, signals, sparse):
         """Refuse dense codes that have no room where they go; what solving takes is cut into pieces."""
         if sparse or signals.home == "cpu":
             return
-        size = sum(prod(self.positions(signals.shape(i))) for i in range(len(signals)))
-        size *= len(signals[0]) * self.atoms.nbytes // prod(self.atoms.shape[1:])
+        size = sum(self._bytes_of_maps(signals))
         free = free_memory(signals.home)
         if size > free:
             raise MemoryError(

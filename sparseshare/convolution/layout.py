@@ -1,5 +1,6 @@
 """Codes in the users' form, channels last, dense or CSR, and back in the form of this room."""
 
+from contextlib import closing
 from math import prod
 
 import numpy as np
@@ -8,6 +9,8 @@ from scipy.sparse import csr_array
 from sparseshare.devices import array_module, csr_of
 
 from .maps import SparseMaps
+
+_PIECE_BYTES = 2**20  # from which a piece is worth writing
 
 
 def lay_out(solutions, signals, sparse):
@@ -47,13 +50,52 @@ def stack(solutions, separate, sparse):
     users = (*shape[1:], shape[0]) if separate else shape[1:]
     if sparse:
         return _stack_rows([solution.maps for solution in solutions], separate)
-    xp = array_module(_values(solutions[0].maps))
-    codes = xp.empty((len(solutions), *users), solutions[0].maps.dtype)
+    codes = array_module(_values(solutions[0].maps)).empty((len(solutions), *users), solutions[0].maps.dtype)
     for number, solution in enumerate(solutions):
-        maps = solution.maps.dense() if isinstance(solution.maps, SparseMaps) else solution.maps
-        codes[number] = xp.moveaxis(maps, 0, -1) if separate else maps[0]
+        codes[number] = dense_maps(solution.maps, separate)
         solution.maps = None
     return codes
+
+
+def dense_maps(maps, separate):
+    """Maps of one signal, `SparseMaps` or an array, as a dense array in the users' form; `separate` as in `stack`."""
+    dense = maps.dense() if isinstance(maps, SparseMaps) else maps
+    return array_module(dense).moveaxis(dense, 0, -1) if separate else dense[0]
+
+
+def in_pieces(results, as_array):
+    """Rows of an array, a signal each, gathered into pieces that are worth writing.
+
+    Parameters
+    ----------
+    results : generator
+        What there is of each signal, in their order; it is closed when this one is.
+    as_array : callable
+        Makes the row of it, an ndarray.
+
+    Yields
+    ------
+    number, first : int
+        Of the piece and of its first signal.
+    rows : ndarray
+        As many signals as make `_PIECE_BYTES`, at least one.
+    """
+    number, first, rows, size = 0, 0, [], 0
+    with closing(results):
+        for result in results:
+            rows.append(as_array(result))
+            size += rows[-1].nbytes
+            if size >= _PIECE_BYTES:
+                piece = number, first, _joined(rows)
+                number, first, rows, size = number + 1, first + len(rows), [], 0
+                yield piece
+                piece = None  # the next one may be as large
+    if rows:
+        yield number, first, _joined(rows)
+
+
+def _joined(rows):
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)
 
 
 def _values(maps):

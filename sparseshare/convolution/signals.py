@@ -327,11 +327,13 @@ def _check_list(arrays, n_axes, image_shape, name):
 def _unflatten_mask(mask, rows_shape, shape):
     if mask is None or isinstance(mask, str | list) or np.shape(mask) != rows_shape:
         return mask
-    return array_module(mask).asarray(mask).reshape(len(mask), *shape)
+    mask = stack_of(mask, "mask")
+    mask = mask if isinstance(mask, Stack) else array_module(mask).asarray(mask)
+    return mask.reshape(len(mask), *shape)
 
 
 def _check_mask(mask, arrays, n_axes):
-    """A mask as "nan", None, or boolean arrays that may be memory maps."""
+    """A mask as "nan", None, or boolean arrays, one of which may be on disk and stay there."""
     if mask is None or (isinstance(mask, str) and mask == "nan"):
         return mask
     rule = "mask must be 'nan' or a boolean array of X's shape, with or without channels, True where missing"
@@ -344,7 +346,8 @@ def _check_mask(mask, arrays, n_axes):
         for number, (own, array) in enumerate(zip(masks, arrays, strict=True)):
             _check_one_mask(own, array.shape, n_axes, f"{rule}; for signal {number}")
         return [to_device(own, device_of(array)) for own, array in zip(masks, arrays, strict=True)]
-    mask = mask if on_gpu(mask) else np.asarray(mask)
+    mask = stack_of(mask, "mask")
+    mask = mask if on_gpu(mask) or isinstance(mask, Stack) else np.asarray(mask)
     _check_one_mask(mask, arrays.shape, n_axes + 1, rule)
     return to_device(mask, device_of(arrays))
 

@@ -1,13 +1,15 @@
 """What every estimator with shared atoms can do: maps of new signals, pooled rows, reconstruction, score, names."""
 
+from functools import partial
 from math import prod
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sparseshare.devices import Movable, array_module, computing_on, on_gpu, to_device, to_host
-from sparseshare.threads import run_in_threads
+from sparseshare.outputs import write_pieces
 from sparseshare.validation import (
     check_bool,
     check_choice,
@@ -18,9 +20,9 @@ from sparseshare.validation import (
 from sparseshare.variance import explained
 
 from .atoms import spatial_axes
-from .encode import warn_about
+from .encode import Tally, warn_about
 from .encoder import ConvOptions, Encoder
-from .layout import lay_out
+from .layout import dense_maps, in_pieces, lay_out
 from .pooling import POOLINGS, CellGrid, pooled_magnitudes
 from .signals import check_atoms_and_signals, device_for
 from .synthesis import signals_of
@@ -34,19 +36,33 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
     `n_jobs` and `device`, say in `_coding_limits` how exact codes are, and call `_keep_shapes` in `fit`.
     """
 
-    def transform(self, X):
+    __metadata_request__transform = {"out": UNUSED}
+
+    def transform(self, X, out=None):
         """Pooled activations, a row a signal, for pipelines.
 
         Parameters
         ----------
         X : signals as in `fit`
+        out : array, default=None
+            Where rows go as they are made: an array of their shape to whose rows can be written (memory map, zarr,
+            HDF5).
 
         Returns
         -------
         array of shape (n_samples, n_cells * n_signs * n_components)
             Cell by cell, positive parts before negative ones with `split_sign`, else magnitudes;
             `get_feature_names_out` has the names. Times n_channels where each channel has codes of its own. float32 if
-            the signals are float32, else float64.
+            the signals are float32, else float64. With `out` that array.
+
+        Raises
+        ------
+        ValueError
+            If `out` does not suit, and for signals as `fit` refuses them.
+        BlockError
+            A ValueError: a signal on disk cannot be read. Rows of those before it that have been written to `out` stay.
+        OSError
+            If `out` cannot be written to, because the disk is full for instance: rows before stay.
 
         Warns
         -----
@@ -56,35 +72,58 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
             If `alpha` is so large that all codes are zero.
         """
         self._check_is_ready()
-        n_signs = self._n_signs
         encoder, signals = self._prepared(X)
-        grid = self._cells(signals.n_axes)
+        grid, n_signs = self._cells(signals.n_axes), self._n_signs
         cells = {shape: grid.on(encoder.positions(shape)) for shape in {signals.shape(i) for i in range(len(signals))}}
-        solutions = self._solve(encoder, signals, sparse=True, home=None)
         n_codes = signals.n_channels if signals.separate else 1
-        with computing_on(encoder.device):
-            shape = len(signals), grid.n_cells, n_signs, len(encoder.atoms), n_codes
-            rows = array_module(encoder.atoms).empty(shape, signals.dtype)
-            for number, solution in enumerate(solutions):
-                maps, own = solution.maps, cells[signals.shape(number)]
-                rows[number] = pooled_magnitudes(maps.indices, maps.values, maps.shape, own, n_signs)
-        return to_device(rows.reshape(len(rows), -1), signals.home)
+        shape = len(signals), grid.n_cells * n_signs * len(encoder.atoms) * n_codes
 
-    def encode(self, X, mask=None):
+        def pooled(number, solution):
+            maps, own = solution.maps, cells[signals.shape(number)]
+            return pooled_magnitudes(maps.indices, maps.values, maps.shape, own, n_signs).reshape(-1)
+
+        if out is not None:
+            return self._solve(
+                encoder, signals, pooled, write=lambda rows: _write(rows, to_host, out, shape, "features")
+            )
+        with computing_on(encoder.device):
+            rows = array_module(encoder.atoms).empty(shape, signals.dtype)
+
+        def put(number, solution):
+            rows[number] = pooled(number, solution)
+
+        self._solve(encoder, signals, put)
+        return to_device(rows, signals.home)
+
+    def encode(self, X, mask=None, out=None):
         """Activation maps.
 
         Parameters
         ----------
         X : signals as in `fit`
         mask : bool array of X's shape, with or without channels, list of such, "nan" or None, default=None
-            True where a sample is missing; "nan": where X is NaN. Missing samples do not count in the error.
+            True where a sample is missing; "nan": where X is NaN. Missing samples do not count in the error. On disk
+            it is read along with X.
+        out : array, default=None
+            Where dense maps of signals of one shape go as they are made, so that those of few signals are in memory:
+            an array of their shape to whose rows can be written (memory map, zarr, HDF5).
 
         Returns
         -------
         array of shape (n_samples, n_components, *positions[, n_channels]), csr_array, or a list
             Signed codes, whatever `split_sign`. Channels only if each has codes of its own. With `sparse_output` a
             csr_array with a row a signal, these axes laid out in their order. Signals of different sizes give a list of
-            maps (n_components, *positions[, n_channels]) or of csr_arrays of one row.
+            maps (n_components, *positions[, n_channels]) or of csr_arrays of one row. With `out` that array.
+
+        Raises
+        ------
+        ValueError
+            If `out` does not suit, is given with `sparse_output` or for signals of different sizes, and for signals as
+            `fit` refuses them.
+        BlockError
+            A ValueError: a signal on disk cannot be read. Maps of those before it that have been written to `out` stay.
+        OSError
+            If `out` cannot be written to, because the disk is full for instance: maps before stay.
 
         Warns
         -----
@@ -95,6 +134,12 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
         """
         self._check_is_ready()
         encoder, signals = self._prepared(X, mask)
+        if out is not None:
+            shape = self._shape_of_maps(encoder, signals)
+            return self._solve(
+                encoder, signals, lambda _, solution: solution.maps, sparse=False, home="cpu",
+                write=lambda maps: _write(maps, partial(dense_maps, separate=signals.separate), out, shape, "maps"),
+            )  # fmt: skip
         solutions = self._solve(encoder, signals, sparse=bool(self.sparse_output), home=signals.home)
         with computing_on(signals.home):
             return lay_out(solutions, signals, bool(self.sparse_output))
@@ -146,21 +191,18 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
         """
         self._check_is_ready()
         encoder, signals = self._prepared(X)
-        solutions = self._solve(encoder, signals, sparse=True, home=None)
         xp, shape = array_module(encoder.atoms), (len(signals), 3, signals.n_channels or 1)
         with computing_on(encoder.device):
             moments = xp.zeros(shape)  # sums, sums of squares, squared errors
         sizes = [prod(signals.shape(number)) for number in range(len(signals))]
 
-        def work(number, _):
-            signal = signals[number]
-            maps = solutions[number].maps
+        def measure(number, solution):
+            signal, maps = signals[number], solution.maps
             left = (signal - encoder.operator(signals.shape(number)).synthesize(maps.dense())).astype(np.float64)
             signal, left = (array.reshape(moments.shape[2], -1) for array in (signal.astype(np.float64), left))
             moments[number] = xp.stack([signal.sum(axis=1), (signal**2).sum(axis=1), (left**2).sum(axis=1)])
 
-        with computing_on(encoder.device):
-            run_in_threads(work, len(signals), encoder.n_threads)
+        self._solve(encoder, signals, measure)
         sums, squares, errors = to_host(moments).sum(axis=0)
         error, variance = float(errors.sum()), float((squares - sums**2 / sum(sizes)).sum())
         return explained(error, 0.0 if variance <= 1e-12 * squares.sum() else variance)
@@ -295,13 +337,37 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
         """The penalty in absolute terms: of the training signals where it is relative."""
         return self.alpha_ if self.alpha_relative and self.solver != "omp" else encoder.alpha(signals, signals.masks)
 
-    def _solve(self, encoder, signals, sparse, home=None):
-        """Codes that go to `home`, or stay where they are computed."""
-        encoder.check_memory(signals, signals.masks, sparse)
-        alpha = self._alpha(encoder, signals)
-        solutions = encoder.encode(signals, alpha, masks=signals.masks, sparse=sparse, home=home)
-        warn_about(solutions, encoder, signals, signals.masks, alpha, stacklevel=4)
-        return solutions
+    def _solve(self, encoder, signals, finish=None, *, sparse=True, home=None, write=None):
+        """Codes that go to `home`, or stay where they are computed; of each signal's what `finish` makes of them.
+
+        `write` is given these one after the other, and its result is returned.
+        """
+        encoder.check_memory(signals, signals.masks, sparse, in_turn=write is not None)
+        alpha, tally = self._alpha(encoder, signals), Tally()
+
+        def counted(number, solution):
+            tally.add(solution)
+            return solution if finish is None else finish(number, solution)
+
+        options = dict(masks=signals.masks, sparse=sparse, home=home, finish=counted)
+        if write is None:
+            results = encoder.encode(signals, alpha, **options)
+        else:
+            results = write(encoder.encode_in_turn(signals, alpha, **options))
+        warn_about(tally, encoder, signals, signals.masks, alpha, stacklevel=4)
+        return results
+
+    def _shape_of_maps(self, encoder, signals):
+        """Of the dense maps of all signals together, if they can lie in one array."""
+        if self.sparse_output:
+            raise ValueError("out takes dense maps, and sparse_output=True asks for sparse ones: leave out one of them")
+        if signals.same_shape is None:
+            raise ValueError(
+                "out takes maps of one shape, but X is a list of signals of different ones: encode those of each shape "
+                "on their own"
+            )
+        n_codes = (signals.n_channels,) if signals.separate else ()
+        return len(signals), len(encoder.atoms), *encoder.positions(signals.same_shape), *n_codes
 
     def _synthesized(self, codes, shape):
         """Signals of one shape from their codes."""
@@ -325,3 +391,7 @@ class ConvTransformer(TransformerMixin, Movable, BaseEstimator):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _write(results, as_array, out, shape, what):
+    return write_pieces(in_pieces(results, as_array), out, shape, what)

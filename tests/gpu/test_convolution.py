@@ -11,7 +11,7 @@ from convolution.problems import BOUNDARIES, OPTIONS, conv_problem, form
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
-from sparseshare.convolution import ConvSparseCoder, conv_sparse_encode, fista
+from sparseshare.convolution import ConvSparseCoder, conv_sparse_encode, encoder, fista
 from sparseshare.convolution.device_operator import DeviceConvolution
 from sparseshare.convolution.geometry import Geometry
 from sparseshare.convolution.maps import SparseMaps
@@ -261,6 +261,23 @@ def test_coder(gpu, pooling, split_sign):
     assert isinstance(rows, np.ndarray) and isinstance(moved.components_, np.ndarray)
     assert_allclose(rows, twin.transform(signals), atol=1e-6)
     assert isinstance(moved.inverse_transform(moved.encode(signals)), np.ndarray)
+
+
+@pytest.mark.parametrize("together", [1, 2**32])
+@pytest.mark.filterwarnings("ignore:.*not converged")
+def test_coder_writes(gpu, together, monkeypatch):
+    monkeypatch.setattr(encoder, "_TOGETHER", together)
+    signals, atoms = problems_of(3)
+    twin = ConvSparseCoder(atoms, alpha=2.0, max_iter=3, solver="fista")
+    coder = ConvSparseCoder(atoms, alpha=2.0, max_iter=3, device="cuda")
+    for X in (gpu.asarray(signals), signals):
+        for method in ("encode", "transform"):
+            expected = getattr(twin, method)(signals)
+            out = np.full(expected.shape, np.nan)
+            assert getattr(coder, method)(X, out=out) is out
+            assert_allclose(out, expected, atol=1e-6)
+    with pytest.raises(ValueError, match="on a GPU"):
+        coder.encode(signals, out=gpu.asarray(expected))
 
 
 @pytest.mark.filterwarnings("ignore:.*not converged")
