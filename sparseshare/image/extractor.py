@@ -1,5 +1,6 @@
 """PatchExtractor: images in, rows of patches out, as a scikit-learn transformer that can put images together again."""
 
+from contextlib import closing
 from math import prod
 from numbers import Integral
 from zlib import crc32
@@ -7,6 +8,7 @@ from zlib import crc32
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.devices import (
@@ -21,12 +23,19 @@ from sparseshare.devices import (
     to_device,
     to_host,
 )
+from sparseshare.outputs import write_pieces
+from sparseshare.sources import Stack, rows_a_block
 from sparseshare.validation import check_axes, check_number, compute_dtype
 
+from .extractor_input import (
+    IMAGES,
+    channels_in_words,
+    check_images_to_cut,
+    check_locations,
+    shapes_of,
+    some_at_a_time,
+)
 from .patches import PatchGrid
-
-_NAMES = {1: "signals (n, time[, channels])", 2: "images (n, height, width[, channels])"}
-_NAMES[3] = "volumes (n, depth, height, width[, channels])"
 
 
 class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable, BaseEstimator):
@@ -87,6 +96,8 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable,
     True
     """
 
+    __metadata_request__transform = {"out": UNUSED}
+
     def __init__(self, patch_shape=(8, 8), stride=1, max_patches=None, random_state=None, device="auto"):
         self.patch_shape = patch_shape
         self.stride = stride
@@ -100,7 +111,8 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable,
         Parameters
         ----------
         X : array of shape (n, height, width[, channels]) or list of arrays (height, width[, channels])
-            Signals have one axis less, volumes one more.
+            Signals have one axis less, volumes one more. Memory maps, zarr arrays and HDF5 data sets are read some
+            images at a time.
         y : ignored
 
         Returns
@@ -109,29 +121,45 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable,
         """
         patch_shape, _ = self._check_parameters()
         self._device(X)
-        images, self.n_channels_ = _check_images(X, len(patch_shape))
-        shapes = {image.shape for image in images}
+        images, self.n_channels_ = check_images_to_cut(X, len(patch_shape))
+        shapes = set(shapes_of(images))
         for shape in shapes:
             self._grid(shape)  # refuses images smaller than a patch
+        if isinstance(images, Stack):
+            for _ in some_at_a_time(images, images.dtype):
+                pass  # looks for infinite pixels
         self.image_shape_ = shapes.pop() if len(shapes) == 1 else None
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         return self
 
-    def transform(self, X):
+    def transform(self, X, out=None):
         """Patches as rows.
 
         Parameters
         ----------
         X : array or list of arrays
             As in `fit`; the sizes of the images may be others, their channels not.
+        out : array of shape (n_patches, height * width * channels of a patch), default=None
+            Where patches go some at a time, so that they are never in memory together: a memory map, zarr, HDF5, or
+            anything else to whose rows can be written.
 
         Returns
         -------
         ndarray of shape (n_patches, height * width * channels of a patch)
-            float32 if all images are, else float64.
+            float32 if all images are, else float64. With `out` that array.
+
+        Raises
+        ------
+        BlockError
+            A ValueError: images on disk cannot be read, or have infinite pixels. Patches of images before these that
+            have been written to `out` stay there.
         """
         device = self._device(X)
         images, dtype = self._check_like_fitted(X)
+        if out is not None or isinstance(images, Stack):
+            shape = sum(self._n_wanted(grid) for grid in self._grids(images)), self._n_features_out
+            out = np.empty(shape, dtype) if out is None else out
+            return write_pieces(self._pieces(images, dtype, device), out, shape, what="patches")
         if device_of(images[0]) == device:
             with computing_on(device):
                 return self._rows(images, dtype)
@@ -139,6 +167,33 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable,
             return np.concatenate(
                 [to_host(self._rows(some, dtype)) for some in self._moved_in_pieces(images, dtype, device)]
             )
+
+    def _pieces(self, images, dtype, device):
+        """Patches some at a time, where they are cut: tuples of a number, the number of the first, and rows."""
+        most, number, first = rows_a_block(self._n_features_out, dtype), 0, 0
+        with computing_on(device), closing(some_at_a_time(images, dtype)) as parts:
+            for part in parts:
+                for rows in self._cut(_moved(part, device), dtype, most):
+                    yield number, first, rows
+                    number, first = number + 1, first + len(rows)
+
+    def _cut(self, images, dtype, most):
+        """Patches of images in pieces of about `most` rows: of whole images, or of a part of a large one."""
+        grids = self._grids(images)
+        starts, first = np.cumsum([0, *(self._n_wanted(grid) for grid in grids)]), 0
+        while first < len(grids):
+            last = max(first + 1, int(np.searchsorted(starts, starts[first] + most, side="right")) - 1)
+            if starts[last] - starts[first] <= most:
+                yield self._rows(images[first:last], dtype)
+            else:
+                grid, image = grids[first], images[first]
+                drawn, image = self._drawn(grid, image), image.astype(dtype, copy=False)
+                for start in range(0, int(starts[last] - starts[first]), most):
+                    if drawn is None:
+                        yield grid.extract(image, start, min(start + most, grid.n_patches))
+                    else:
+                        yield grid.take(image, drawn[start : start + most])
+            first = last
 
     def _moved_in_pieces(self, images, dtype, device):
         """Images on a GPU, as many at a time as there is room for with their patches."""
@@ -156,7 +211,7 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable,
         if self.max_patches is None and not isinstance(images, list) and len(self._axes()) < 3:
             # All images as one of an axis more, along which patches are one image thick: one call, shared by threads.
             return self._stack_grid(images.shape).extract(images.astype(dtype, copy=False))
-        parts = [self._grid(image.shape) for image in images]
+        parts = self._grids(images)
         places = [self._drawn(grid, image) for grid, image in zip(parts, images, strict=True)]
         ends = np.cumsum(
             [grid.n_patches if drawn is None else len(drawn) for grid, drawn in zip(parts, places, strict=True)]
@@ -175,7 +230,7 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable,
         Parameters
         ----------
         X : array or list of arrays
-            What `transform` is given.
+            What `transform` is given. Pixels on disk are read only if patches are drawn.
 
         Returns
         -------
@@ -184,15 +239,25 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable,
         corners : ndarray of int of shape (n_patches, n_axes)
             First pixel of the patch along each axis.
         """
-        images, _ = self._check_like_fitted(X)
-        numbers, corners = [], []
-        for number, image in enumerate(images):
-            grid = self._grid(image.shape)
-            drawn = self._drawn(grid, image)
-            drawn = np.arange(grid.n_patches) if drawn is None else drawn
-            corners.append(np.stack(np.unravel_index(drawn, grid.grid_shape), axis=1) * np.array(grid.stride))
-            numbers.append(np.full(len(drawn), number))
-        return np.concatenate(numbers), np.concatenate(corners)
+        images, dtype = self._check_like_fitted(X)
+        grids, corners = self._grids(images), []
+        with closing(self._places(images, grids, dtype)) as places:
+            for grid, drawn in zip(grids, places, strict=True):
+                corners.append(np.stack(np.unravel_index(drawn, grid.grid_shape), axis=1) * np.array(grid.stride))
+        return np.repeat(np.arange(len(grids)), [len(own) for own in corners]), np.concatenate(corners)
+
+    def _places(self, images, grids, dtype):
+        """Numbers of the patches that are taken of every image, image by image."""
+        if all(self._n_wanted(grid) == grid.n_patches for grid in grids):
+            yield from (np.arange(grid.n_patches) for grid in grids)
+            return
+        coming = iter(grids)
+        with closing(some_at_a_time(images, dtype)) as parts:
+            for part in parts:
+                for image in part:
+                    grid = next(coming)
+                    drawn = self._drawn(grid, image)
+                    yield np.arange(grid.n_patches) if drawn is None else drawn
 
     def inverse_transform(self, X, image_shapes=None, *, locations=None):
         """Images that patches make: the mean of all patches that cover a pixel, 0 where there is none.
@@ -233,7 +298,7 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable,
         shapes, is_array = self._shapes(image_shapes, X, locations)
         grids = [self._grid(shape) for shape in shapes]
         if locations is not None:
-            locations = _check_locations(locations, X, grids)
+            locations = check_locations(locations, X, grids)
             with computing_on(device):
                 images = [to_device(image, home) for image in _put(X, grids, *locations, device)]
         else:
@@ -274,10 +339,11 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable,
         """Images with the channels that were fitted, and the dtype to return."""
         check_is_fitted(self)
         patch_shape, _ = self._check_parameters()
-        images, n_channels = _check_images(X, len(patch_shape))
+        images, n_channels = check_images_to_cut(X, len(patch_shape))
         if n_channels != self.n_channels_:
             raise ValueError(
-                f"fitted were images of {_channels(self.n_channels_)}, these are of {_channels(n_channels)}"
+                f"fitted were images of {channels_in_words(self.n_channels_)}, these are of "
+                f"{channels_in_words(n_channels)}"
             )
         return images, compute_dtype(*(images if isinstance(images, list) else [images]))
 
@@ -285,21 +351,30 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable,
         spatial = shape if self.n_channels_ is None else shape[:-1]
         return PatchGrid(spatial, self._axes(), self.stride, self.n_channels_)
 
+    def _grids(self, images):
+        """Grid of every image; images of one shape share theirs."""
+        shapes = shapes_of(images)
+        known = {shape: self._grid(shape) for shape in dict.fromkeys(shapes)}
+        return [known[shape] for shape in shapes]
+
     def _stack_grid(self, shape):
         """Grid of all images of an array at once."""
         spatial = shape if self.n_channels_ is None else shape[:-1]
         patch = self._axes()
         return PatchGrid(spatial, (1, *patch), (1, *check_axes("stride", self.stride, len(patch))), self.n_channels_)
 
+    def _n_wanted(self, grid):
+        """How many patches of an image are taken."""
+        if self.max_patches is None:
+            return grid.n_patches
+        if isinstance(self.max_patches, Integral):
+            return min(self.max_patches, grid.n_patches)
+        return min(max(1, int(self.max_patches * grid.n_patches)), grid.n_patches)
+
     def _drawn(self, grid, image):
         """Numbers of the patches drawn from an image in rising order, or None for all."""
-        if self.max_patches is None:
-            return None
-        if isinstance(self.max_patches, Integral):
-            wanted = self.max_patches
-        else:
-            wanted = max(1, int(self.max_patches * grid.n_patches))
-        if wanted >= grid.n_patches:
+        wanted = self._n_wanted(grid)
+        if wanted == grid.n_patches:
             return None
         # Seeded by the pixels: the same image gives the same patches in any company, which `locate` relies on.
         rng = np.random.default_rng((self.seed_, crc32(np.ascontiguousarray(to_host(image)))))
@@ -322,8 +397,8 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable,
         for shape in shapes:
             if len(shape) != n_axes or (self.n_channels_ is not None and shape[-1] != self.n_channels_):
                 raise ValueError(
-                    f"image_shapes must be of {_NAMES[len(self._axes())]} of {_channels(self.n_channels_)}, or a list "
-                    f"of such shapes without n, got {image_shapes}"
+                    f"image_shapes must be of {IMAGES[len(self._axes())]} of {channels_in_words(self.n_channels_)}, "
+                    f"or a list of such shapes without n, got {image_shapes}"
                 )
         return shapes, is_array
 
@@ -339,78 +414,8 @@ class PatchExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable,
         return tags
 
 
-def _channels(n_channels):
-    return "no channel axis" if n_channels is None else f"{n_channels} channels"
-
-
-def _check_images(X, n_axes):
-    """Images as an array or a list of arrays of real numbers, and their number of channels (None: no such axis)."""
-    if isinstance(X, list | tuple) and len(X) == 0:
-        raise ValueError("Found a list with 0 images: at least one is needed")
-    if isinstance(X, list | tuple) and np.ndim(X[0]) >= n_axes:
-        images = [image if on_gpu(image) else np.asarray(image) for image in X]
-        _check_alike(images, n_axes)
-    else:
-        images = X if on_gpu(X) else np.asarray(X)
-        if images.ndim not in (n_axes + 1, n_axes + 2):
-            raise ValueError(
-                f"patches of {n_axes} axes are cut from {_NAMES[n_axes]}, got an array of shape {images.shape}; "
-                "of one alone pass image[None]"
-            )
-        if images.size == 0:
-            raise ValueError(f"Found images of shape {images.shape}: at least one pixel is needed")
-    for number, image in enumerate(images if isinstance(images, list) else [images]):
-        if image.dtype.kind not in "fiub":
-            raise ValueError(f"images must hold real numbers, got dtype {image.dtype}")
-        if image.dtype.kind == "f" and bool(array_module(image).isinf(image).any()):
-            where = f"image {number}" if isinstance(images, list) else "the images"
-            raise ValueError(f"{where} contain{'s' * isinstance(images, list)} infinite pixels")
-    has_channels = images[0].ndim == n_axes + 1
-    return images, images[0].shape[-1] if has_channels else None
-
-
-def _check_alike(images, n_axes):
-    """Of the same number of axes and channels, and no integers beside other dtypes, which seldom share a range."""
-    first = images[0]
-    for number, image in enumerate(images):
-        if image.ndim not in (n_axes, n_axes + 1) or image.size == 0:
-            raise ValueError(
-                f"patches of {n_axes} axes are cut from {_NAMES[n_axes]}, a list has them without n; image {number} "
-                f"has shape {image.shape}"
-            )
-        if image.ndim != first.ndim or (image.ndim > n_axes and image.shape[-1] != first.shape[-1]):
-            raise ValueError(
-                f"images must have the same channels: image 0 has shape {first.shape}, image {number} has {image.shape}"
-            )
-        if image.dtype != first.dtype and {image.dtype.kind, first.dtype.kind} != {"f"}:
-            raise ValueError(
-                f"image 0 has dtype {first.dtype}, image {number} has {image.dtype}: their values may be of different "
-                "ranges, bring them to one dtype first"
-            )
-
-
-def _check_locations(locations, X, grids):
-    """Image numbers and corners of as many rows, all of them inside their images."""
-    try:
-        numbers, corners = (np.asarray(to_host(array)) for array in locations)
-    except (TypeError, ValueError) as error:
-        raise ValueError("locations must be two arrays, image numbers and corners, as locate returns them") from error
-    n_axes = len(grids[0].shape) if grids else 0
-    if (
-        numbers.shape != (len(X),)
-        or corners.shape != (len(X), n_axes)
-        or numbers.dtype.kind + corners.dtype.kind != "ii"
-    ):
-        raise ValueError(
-            f"locations of {len(X)} patches are integer arrays of shapes {(len(X),)} and {(len(X), n_axes)}, got "
-            f"{numbers.shape} and {corners.shape} of dtypes {numbers.dtype} and {corners.dtype}"
-        )
-    if len(X) and not 0 <= numbers.min() <= numbers.max() < len(grids):
-        raise ValueError(f"locations name image {numbers.max()} or {numbers.min()}, there are {len(grids)} images")
-    room = np.array([np.subtract(grid.shape, grid.patch_shape) for grid in grids])
-    if ((corners < 0) | (corners > room[numbers])).any():
-        raise ValueError("locations hold corners of patches that reach beyond their image")
-    return numbers, corners
+def _moved(images, device):
+    return [to_device(image, device) for image in images] if isinstance(images, list) else to_device(images, device)
 
 
 def _put(rows, grids, numbers, corners, device):
