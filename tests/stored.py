@@ -21,15 +21,20 @@ def stored(kind, array, folder, name="X", rows=7):
     return pytest.importorskip("h5py").File(folder / f"{name}.h5", "w").create_dataset("X", data=array)
 
 
+on_disk = stored
+
+
 class Watched:
-    """An array that is not in memory: how many rows have been read of it at one go at most, and in all."""
+    """An array that is not in memory: rows and entries that have been read of it at one go at most, and rows in all."""
 
     def __init__(self, array):
-        self._array, self.shape, self.dtype, self.most, self.n_read = array, array.shape, array.dtype, 0, 0
+        self._array, self.shape, self.dtype = array, array.shape, array.dtype
+        self.most = self.largest = self.n_read = 0
 
     def __getitem__(self, key):
         part = self._array[key]
-        self.most, self.n_read = max(self.most, part.shape[0]), self.n_read + part.shape[0]
+        self.most, self.largest = max(self.most, part.shape[0]), max(self.largest, part.size)
+        self.n_read += part.shape[0]
         return part.copy()
 
 
