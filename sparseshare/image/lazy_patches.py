@@ -58,7 +58,7 @@ class LazyPatches(Source):
 
     See Also
     --------
-    PatchExtractor : Patches of images in memory, and images of patches.
+    PatchExtractor : Patches as an array, in memory or on disk, and images of patches.
 
     Examples
     --------

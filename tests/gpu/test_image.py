@@ -16,9 +16,12 @@ from sparseshare.image import (
     ZCAWhitening,
     denoise_image,
     estimate_sigma,
+    extractor_input,
     inpaint_image,
     patch_codes,
+    row_transformer,
 )
+from sparseshare.sources import blocks as blocks_of_rows
 
 TOLERANCE = {np.dtype(np.float32): dict(rtol=2e-4, atol=2e-4), np.dtype(np.float64): dict(rtol=1e-9, atol=1e-9)}
 
@@ -226,6 +229,37 @@ def test_extractor(gpu):
                 close(host(gpu, other.inverse_transform(found)), extractor.inverse_transform(rows))
             several = [image[:8] for image in images]
             close(host(gpu, other.transform(several)), extractor.transform([image[:8] for image in X]))
+
+
+def test_results_are_written_as_they_are_made(gpu, monkeypatch, tmp_path):
+    """Of what lives on a GPU, and of what is read from disk to be worked on there; some at a time."""
+    X = images_of(13, (8, 9), np.float32)
+    flat = X.reshape(13, -1)
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "flat.npy", flat)
+    encoder = dict(n_components=6, patch_shape=4, max_iter=2, n_patches=200, random_state=0)
+    cases = [
+        (PatchExtractor, dict(patch_shape=3), X, "X"),
+        (PatchExtractor, dict(patch_shape=3, max_patches=5, random_state=0), X, "X"),
+        (ContrastNormalization, dict(epsilon=0.1), flat, "flat"),
+        (ZCAWhitening, dict(epsilon=0.1), flat, "flat"),
+        (SparseImageEncoder, encoder, X, "X"),
+    ]
+    monkeypatch.setattr(patch_codes, "_PIECE_ENTRIES", 2**13)
+    monkeypatch.setattr(patch_codes, "_WRITTEN_BYTES", 2**10)
+    monkeypatch.setattr(extractor_input, "_PART_BYTES", 4 * X[0].nbytes)
+    monkeypatch.setattr(blocks_of_rows, "_FEWEST", 8)
+    monkeypatch.setattr(blocks_of_rows, "_MOST", 8)
+    monkeypatch.setattr(row_transformer, "_ROWS", 4)
+    for make, parameters, images, name in cases:
+        expected = make(**parameters).fit(images).transform(images)
+        mapped = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
+        moved, resident = make(**parameters, device="cuda").fit(mapped), make(**parameters).fit(gpu.asarray(images))
+        close(moved.transform(mapped), expected)
+        for estimator, given in ((moved, mapped), (moved, images), (resident, gpu.asarray(images))):
+            out = np.zeros_like(expected)
+            assert estimator.transform(given, out=out) is out
+            close(out, expected)
 
 
 NOISY = 100.0 * (np.indices((13, 14)).sum(axis=0) % 12 < 6) + 10 * np.random.default_rng(0).standard_normal((13, 14))
