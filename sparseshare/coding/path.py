@@ -1,5 +1,7 @@
 """Codes at many penalties, or of many sizes, from one pass over the signals."""
 
+from contextlib import closing
+
 import numpy as np
 
 from sparseshare.devices import (
@@ -13,6 +15,7 @@ from sparseshare.devices import (
     to_host,
 )
 from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.sources import Source, check_source, rows_of
 from sparseshare.staging import StagedRows
 from sparseshare.threads import run_in_threads, thread_count
 from sparseshare.validation import check_bool, check_dictionary, check_signals
@@ -24,6 +27,7 @@ from .masks import check_mask
 from .pieces import CollectedRows, DeviceTile, ProblemOnDevice, bytes_a_signal
 from .problem import Problem
 from .pursuit import solve_ols, solve_omp
+from .streams import CollectedCodes, coded_blocks
 from .tiles import RowsInOrder, Tile, rows_a_tile, tile_run
 
 _MANY = 20  # penalties, from which following the path event by event is cheaper than a start at each of them
@@ -54,7 +58,9 @@ def sparse_encode_path(
 
     Parameters
     ----------
-    X : array-like, sparse array or memory map of shape (n_samples, n_features)
+    X : array-like, sparse array or source of rows of shape (n_samples, n_features)
+        Memory maps, zarr arrays, HDF5 data sets, and iterables of blocks (arrays or sparse arrays of some rows each)
+        are read block by block.
     dictionary : array-like of shape (n_components, n_features)
     alphas : array-like of shape (n_alphas,), default=None
         Penalties, in any order, for "lasso_lars".
@@ -88,7 +94,8 @@ def sparse_encode_path(
     Raises
     ------
     ValueError
-        As `sparse_encode` does, and if the list is missing or empty.
+        As `sparse_encode` does, and if the list is missing or empty. For rows on disk and in blocks a BlockError, which
+        names the block.
 
     Warns
     -----
@@ -117,7 +124,8 @@ def sparse_encode_path(
         to_host, (dictionary, alphas, n_nonzero_coefs, weights, mask)
     )
     dictionary = check_dictionary(dictionary)
-    X, dtype = check_signals(X, dictionary.shape[1])
+    X = rows_of(X)
+    X, dtype = (check_source if isinstance(X, Source) else check_signals)(X, dictionary.shape[1])
     dictionary = check_dictionary(dictionary, dtype)
     if algorithm not in ("lasso_lars", "omp", "ols"):
         raise ValueError(
@@ -129,7 +137,7 @@ def sparse_encode_path(
         raise ValueError(
             f"sparse_encode_path needs {name}, a list with at least one entry, for algorithm={algorithm!r}"
         )
-    mask = check_mask(mask, X.shape)
+    mask = mask if X.shape[0] is None else check_mask(mask, X.shape)
     settings = dict(positive=positive, tol=tol, max_iter=max_iter, owner="sparse_encode_path")
     if algorithm == "lasso_lars":
         order = np.argsort(-stops, kind="stable")
@@ -138,25 +146,48 @@ def sparse_encode_path(
         if np.ndim(problems[0].weights) == 2 or (problems[0].weights is not None and (problems[0].weights == 0).any()):
             raise ValueError("sparse_encode_path takes weights of shape (n_components,), all above 0")
         groups = [problems] if l1_ratio == 1 else [[problem] for problem in problems]
-        parts = [_lasso_path(X, group, n_jobs, mask, device) for group in groups]
-        paths = [codes for values, _, _ in parts for codes in values]
-        gap, converged = (np.concatenate([part[k] for part in parts], axis=None) for k in (1, 2))
-        warn_if_not_converged(Codes(paths, gap, None, converged), problems[0])
+
+        def code(X, mask):
+            parts = [_lasso_path(X, group, n_jobs, mask, device) for group in groups]
+            gap, converged = (np.concatenate([part[k] for part in parts], axis=None) for k in (1, 2))
+            return Codes([codes for values, _, _ in parts for codes in values], gap, None, converged)
+
     else:
         order = np.argsort(stops, kind="stable")
         problem = Problem(dictionary, algorithm=algorithm, n_nonzero_coefs=stops.max(), **settings)
         if (stops < 1).any() or stops.dtype.kind not in "iu":
             raise ValueError(f"n_nonzero_coefs must hold integers of at least 1, got {wanted}")
         stops = np.minimum(stops[order], problem.counts).astype(np.int64)
-        # non-negative codes lose atoms, too, so that no pursuit passes the codes of smaller ones
-        if positive or (mask is not None and not problem.takes_masks):
-            settings.update(algorithm=algorithm)
-            problems = [Problem(dictionary, n_nonzero_coefs=stop, **settings) for stop in stops]
-            paths = [encode(X, problem, n_jobs=n_jobs, mask=mask, device=device).values for problem in problems]
-        else:
-            paths = _pursuit_path(X, problem, stops, n_jobs, mask, device)
-    paths = [paths[k] for k in np.argsort(order)]
+        # Non-negative codes lose atoms, too, so that no pursuit passes the codes of smaller ones.
+        by_count = positive or (mask is not None and not problem.takes_masks)
+        settings.update(algorithm=algorithm)
+        problems = [Problem(dictionary, n_nonzero_coefs=stop, **settings) for stop in stops] if by_count else [problem]
+
+        def code(X, mask):
+            if by_count:
+                paths = [encode(X, problem, n_jobs=n_jobs, mask=mask, device=device).values for problem in problems]
+            else:
+                paths = _pursuit_path(X, problem, stops, n_jobs, mask, device)
+            return Codes(paths, np.zeros(0), None, np.ones(0, bool))
+
+    codes = _codes_of_blocks(X, code, mask, problems[0]) if isinstance(X, Source) else code(X, mask)
+    warn_if_not_converged(codes, problems[0])
+    paths = [codes.values[k] for k in np.argsort(order)]
     return paths if sparse_output else array_module(paths[0]).stack([path.toarray() for path in paths])
+
+
+def _codes_of_blocks(source, code, mask, problem):
+    """What `code(rows, mask)` makes of the blocks of a source, put together: CSR codes of all signals at every stop."""
+    collected, parts = None, []
+    with closing(coded_blocks(source, lambda block, mask: code(block.rows, mask), mask)) as pairs:
+        for block, codes in pairs:
+            if collected is None:
+                collected = [CollectedCodes(source.shape[0], problem, False, values) for values in codes.values]
+            for rows_of_stop, values in zip(collected, codes.values, strict=True):
+                rows_of_stop.put(block, values)
+            parts.append((codes.gap, codes.converged))
+    gap, converged = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Codes([rows_of_stop.values() for rows_of_stop in collected], gap, None, converged)
 
 
 def _lasso_path(X, problems, n_jobs, mask, device):

@@ -13,6 +13,7 @@ import numpy as np
 from sparseshare.optimization.lipschitz import largest_eigenvalue
 from sparseshare.validation import check_bool, check_choice, check_dictionary, check_number
 
+BY_SIGNAL = ("alpha", "counts", "max_error", "max_l1_norm", "weights")  # of which there may be one a signal
 ATOM_PADDING = 64  # atoms: the kernels' vectors come in blocks of this many
 _BYTES = 64  # of a vector
 _DERIVED = ("atoms", "atom_scale", "code_scale", "gram", "lipschitz", "ridge", "transposed_atoms", "_norms", "_unit")
@@ -208,7 +209,7 @@ class Problem:
 
     def check_samples(self, n_samples):
         """Arrays with one entry a signal must have as many as there are signals."""
-        for name in ("alpha", "counts", "max_error", "max_l1_norm", "weights"):
+        for name in BY_SIGNAL:
             value = getattr(self, name)
             if np.ndim(value) == (2 if name == "weights" else 1) and len(value) != n_samples:
                 name = "n_nonzero_coefs" if name == "counts" else name

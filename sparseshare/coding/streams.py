@@ -15,6 +15,7 @@ from sparseshare.sources import BlockError, as_source, check_block, rows_a_block
 from .codes import Codes
 from .forms import encode_form
 from .masks import check_mask, mask_of_rows
+from .problem import BY_SIGNAL
 from .saved import CodeWriter, open_codes
 from .tiles import RowsInOrder
 
@@ -62,11 +63,8 @@ class StreamedCodes:
     def __iter__(self):
         """Pairs of a block and its codes."""
         progress = RowProgress(self.problem.owner, self.source.shape[0], self.verbose, done=self.first)
-        # Checks of the solvers find NaN on their own.
-        blocks = self.source.blocks(self.n_rows, self.first, finite=self.source.in_order_only and self.mask is None)
-        with closing(read_ahead(blocks) if self.source.in_threads else blocks) as blocks:
-            for block in blocks:
-                codes = self._encode(block)
+        with closing(coded_blocks(self.source, self._encode, self.mask, self.n_rows, self.first)) as pairs:
+            for block, codes in pairs:
                 if not codes.converged.all():
                     self._unsolved.append(codes.gap[~codes.converged])
                 self.n_signals += len(codes.gap)
@@ -79,31 +77,61 @@ class StreamedCodes:
         gaps = np.concatenate([np.zeros(0), *self._unsolved])
         return Codes(None, gaps, None, np.zeros(len(gaps), bool))
 
-    def _encode(self, block):
+    def _encode(self, block, mask):
         rows = slice(block.first, block.first + block.rows.shape[0])
         problem = self.problem
-        if any(np.ndim(getattr(problem, name)) for name in ("alpha", "counts", "max_error", "max_l1_norm", "weights")):
+        if any(np.ndim(getattr(problem, name)) for name in BY_SIGNAL):
             weights = problem.weights[rows] if np.ndim(problem.weights) == 2 else None
             problem = problem.restricted(weights=weights, rows=rows)
-        try:
-            problem.check_samples(block.rows.shape[0])
-            return encode_form(
-                block.rows,
-                problem,
-                init=None if self.init is None else self.init[rows],
-                n_jobs=self.n_jobs,
-                mask=check_mask(mask_of_rows(self.mask, rows), block.rows.shape),
-                cov=None if self.cov is None or self.mask is not None else self.cov[:, rows],
-                dense=self.dense,
-                device=self.device,
-            )
-        except BlockError:
-            raise
-        except ValueError as error:
-            where = f"block {block.number} (rows {rows.start} to {rows.stop - 1}) of {self.source.name}"
-            if self.mask is None:
-                check_block(block.rows, where, block.first, block.number)
-            raise BlockError(f"{where}, counted from its first row: {error}", block.number, rows) from error
+        problem.check_samples(block.rows.shape[0])
+        return encode_form(
+            block.rows,
+            problem,
+            init=None if self.init is None else self.init[rows],
+            n_jobs=self.n_jobs,
+            mask=mask,
+            cov=None if self.cov is None or self.mask is not None else self.cov[:, rows],
+            dense=self.dense,
+            device=self.device,
+        )
+
+
+def coded_blocks(source, encode, mask=None, n_rows=None, first=0):
+    """Blocks of a source, each with what is made of it; the next one is read meanwhile.
+
+    Parameters
+    ----------
+    source : Source
+    encode : callable
+        ``encode(block, mask)`` is called with the part of the mask that belongs to the block.
+    mask : bool array of the source's shape, "nan" or None, default=None
+    n_rows, first : as of `Source.blocks`
+
+    Yields
+    ------
+    block : Block
+    codes : object
+
+    Raises
+    ------
+    BlockError
+        If signals cannot be coded; the message names their block.
+    """
+    # Checks of the solvers find NaN on their own.
+    blocks = source.blocks(n_rows, first, finite=source.in_order_only and mask is None)
+    with closing(read_ahead(blocks) if source.in_threads else blocks) as blocks:
+        for block in blocks:
+            rows = slice(block.first, block.first + block.rows.shape[0])
+            try:
+                codes = encode(block, check_mask(mask_of_rows(mask, rows), block.rows.shape))
+            except BlockError:
+                raise
+            except ValueError as error:
+                where = f"block {block.number} (rows {rows.start} to {rows.stop - 1}) of {source.name}"
+                if mask is None:
+                    check_block(block.rows, where, block.first, block.number)
+                raise BlockError(f"{where}, counted from its first row: {error}", block.number, rows) from error
+            yield block, codes
 
 
 def encode_source(source, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=False, device="cpu"):
@@ -125,13 +153,13 @@ def encode_source(source, problem, *, init=None, n_jobs=None, mask=None, cov=Non
     collected, parts = None, []
     for block, codes in stream:
         if collected is None:
-            collected = _Collected(source.shape[0], problem, dense, codes.values)
+            collected = CollectedCodes(source.shape[0], problem, dense, codes.values)
         collected.put(block, codes.values)
         parts.append(codes[1:])
     return Codes(collected.values(), *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-class _Collected:
+class CollectedCodes:
     """Codes of all blocks as one array; where it is not known how many will come, parts until the end.
 
     Parameters

@@ -5,9 +5,11 @@ import pytest
 from coding.problems import MOST, TOL, lasso_form, signals_and_atoms, typical_alpha
 from scipy.sparse import csr_array
 from sklearn.exceptions import ConvergenceWarning
+from stored import KINDS, Watched, stored
 
 from reference import relative_gap
 from sparseshare import sparse_encode, sparse_encode_path
+from sparseshare.sources import BlockError, blocks
 
 
 @pytest.mark.parametrize("form", ["plain", "positive", "elastic net", "weights", "atoms kept out"])
@@ -86,3 +88,84 @@ def test_bad_input(options, message):
     X[2, 3] = np.nan
     with pytest.raises(ValueError, match="NaN or infinity, first in row 2"):
         sparse_encode_path(X, D, [0.1])
+
+
+# ------------------------------------------------------------------------------------------------- rows on disk
+ROWS = np.random.default_rng(0).standard_normal((300, 16))
+ATOMS = np.random.default_rng(1).standard_normal((24, 16))
+PATHS = {
+    "lasso": {"alphas": [0.5, 3.0, 1.0]},
+    "lasso, many": {"alphas": np.linspace(3, 1, 21), "positive": True},
+    "elastic net": {"alphas": [3.0, 1.0], "l1_ratio": 0.9},
+    "omp": {"algorithm": "omp", "n_nonzero_coefs": [5, 2]},
+    "ols": {"algorithm": "ols", "n_nonzero_coefs": [5, 2]},
+    "positive omp": {"algorithm": "omp", "n_nonzero_coefs": [3, 2], "positive": True},
+}
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(blocks, "_MOST", 64)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_rows_on_disk_and_in_blocks(name, small_blocks, tmp_path):
+    expected = sparse_encode_path(ROWS, ATOMS, **PATHS[name])
+    given = [stored(kind, ROWS, tmp_path) for kind in KINDS] if name == "lasso" else [stored(KINDS[0], ROWS, tmp_path)]
+    given += [[csr_array(ROWS[:7]), ROWS[7:200], ROWS[200:]], iter([ROWS[:150], ROWS[150:]])]
+    for X in given:
+        np.testing.assert_array_equal(sparse_encode_path(X, ATOMS, **PATHS[name]), expected)
+    watched = Watched(ROWS)
+    codes = sparse_encode_path(watched, ATOMS, sparse_output=True, **PATHS[name])
+    assert watched.most == 64 and watched.n_read == 300  # one pass, however many penalties
+    for one, other in zip(codes, expected, strict=True):
+        assert isinstance(one, csr_array)
+        np.testing.assert_array_equal(one.toarray(), other)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_mask_goes_along_with_its_rows(name, small_blocks, tmp_path):
+    X = ROWS[:100]
+    mask = np.zeros(X.shape, bool)
+    mask[:, :2] = np.random.default_rng(2).random((100, 2)) < 0.5  # few patterns: each has a problem of its own
+    missing = np.where(mask, np.nan, X)
+    expected = sparse_encode_path(X, ATOMS, mask=mask, **PATHS[name])
+    for given, own in (
+        (stored("memory map", X, tmp_path), stored("memory map", mask, tmp_path, "mask")),
+        (stored("memory map", missing, tmp_path, "missing"), "nan"),
+        ((block for block in (missing[:30], missing[30:])), "nan"),
+        ((block for block in (X[:30], X[30:])), mask),
+    ):
+        codes = sparse_encode_path(given, ATOMS, mask=own, **PATHS[name])
+        np.testing.assert_array_equal(codes, expected)
+
+
+def test_a_bad_block_is_named(small_blocks):
+    bad = ROWS.copy()
+    bad[140, 3] = np.nan
+
+    def interrupted():
+        yield ROWS[:100]
+        raise OSError("the cable is out")
+
+    for options in (PATHS["lasso"], PATHS["omp"]):
+        for X, message in (
+            (Watched(bad), r"block 2 \(rows 128 to 191\) of X contains NaN or infinity, first in row 140"),
+            ([ROWS[:100], bad[100:]], r"block 1 \(rows 100 to 299\) of X contains NaN or infinity, first in row 140"),
+            ([ROWS[:100], ROWS[100:, :9]], r"block 1 \(rows 100 to 299\) of X has 9 columns, those before it have 16"),
+            (interrupted(), "block 1 of X, whose rows begin at 100, could not be read: OSError: the cable is out"),
+        ):
+            with pytest.raises(BlockError, match=message):
+                sparse_encode_path(X, ATOMS, **options)
+    bad[140] = np.nan
+    with pytest.raises(BlockError, match=r"block 2 \(rows 128 to 191\) .* every entry of row 12 of X is missing"):
+        sparse_encode_path(Watched(bad), ATOMS, [1.0], mask="nan")
+    with pytest.raises(ValueError, match="different numbers of features"):
+        sparse_encode_path(Watched(ROWS[:, :9]), ATOMS, [1.0])
+    with pytest.raises(ValueError, match=r"mask must be .* X's shape \(300, 16\)"):
+        sparse_encode_path(Watched(ROWS), ATOMS, [1.0], mask=np.zeros((299, 16), bool))
+
+
+def test_codes_of_all_blocks_that_miss_the_goal_are_counted(small_blocks):
+    with pytest.warns(ConvergenceWarning, match="of 600 codes have not converged"):
+        sparse_encode_path(Watched(ROWS), ATOMS, [0.1, 0.01], max_iter=2, tol=1e-9)

@@ -278,3 +278,4 @@ def test_a_path_in_pieces(gpu, monkeypatch):
     np.testing.assert_allclose(sparse_encode_path(X, D, alphas, device="cuda"), whole, atol=1e-12)
     there = sparse_encode_path(gpu.asarray(X), gpu.asarray(D), gpu.asarray(alphas))
     np.testing.assert_allclose(gpu.get(there), whole, atol=1e-12)
+    np.testing.assert_allclose(sparse_encode_path([X[:4], X[4:]], D, alphas, device="cuda"), whole, atol=1e-12)
