@@ -50,7 +50,7 @@ class RowTransformer(OneToOneFeatureMixin, Movable, TransformerMixin, BaseEstima
         return tags
 
 
-def transformed(X, device, function, out=None):
+def transformed(X, device, function, out=None, products=False):
     """What becomes of rows, some at a time.
 
     Parameters
@@ -61,6 +61,8 @@ def transformed(X, device, function, out=None):
     function : callable
         ``function(rows, first)``: what becomes of rows that lie on the device, the number of the first given.
     out : array to be written to, default=None
+    products : bool, default=False
+        As of `in_blocks`.
 
     Returns
     -------
@@ -78,14 +80,14 @@ def transformed(X, device, function, out=None):
         return done
 
     if out is not None:
-        return write_pieces(in_blocks(as_source(X), work), out, X.shape, what="rows")
+        return write_pieces(in_blocks(as_source(X), work, products), out, X.shape, what="rows")
     if isinstance(X, Source) and X.shape[0] is not None:
-        return write_pieces(in_blocks(X, work), np.empty(X.shape, compute_dtype(X)), X.shape, what="rows")
-    parts = [done for _, _, done in in_blocks(X, work)]
+        return write_pieces(in_blocks(X, work, products), np.empty(X.shape, compute_dtype(X)), X.shape, what="rows")
+    parts = [done for _, _, done in in_blocks(X, work, products)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def in_blocks(X, work):
+def in_blocks(X, work, products=False):
     """What is made of every block of a source; of what is in memory as a whole.
 
     Parameters
@@ -93,6 +95,9 @@ def in_blocks(X, work):
     X : ndarray, CuPy array or Source of shape (n, n_features)
     work : callable
         ``work(rows, first)``, with dense rows of float32 or float64 and the number of the first.
+    products : bool, default=False
+        Whether rows are multiplied by a matrix or by each other: last bits then depend on how many are at once, and
+        blocks of wide rows are as long as what rows in memory are cut into.
 
     Yields
     ------
@@ -112,8 +117,8 @@ def in_blocks(X, work):
     if not isinstance(X, Source):
         yield 0, 0, work(X, 0)
         return
-    # Multiples of what rows in memory are cut into, which makes for the same bits.
-    source, dtype, rows = X.blocks(max(rows_a_block(X.shape[1], X.dtype), _ROWS)), compute_dtype(X), None
+    n_rows, dtype, rows = rows_a_block(X.shape[1], X.dtype), compute_dtype(X), None
+    source = X.blocks(max(n_rows, _ROWS) if products else n_rows)  # both are powers of two
     with closing(read_ahead(source) if X.in_threads else source) as source:
         for number, first, rows in source:
             where = f"block {number} (rows {first} to {first + rows.shape[0] - 1}) of {X.name}"

@@ -315,7 +315,7 @@ class ZCAWhitening(RowTransformer):
         check_is_fitted(self)
         X, device = self._check(X, reset=False)
         mean, matrix = self._placed(self.mean_, X, device), self._placed(self.whitening_, X, device)
-        return transformed(X, device, lambda rows, first: (rows - mean) @ matrix, out)
+        return transformed(X, device, lambda rows, first: (rows - mean) @ matrix, out, products=True)
 
     def inverse_transform(self, X, out=None):
         """Rows whose whitening is given, mean included.
@@ -335,7 +335,7 @@ class ZCAWhitening(RowTransformer):
         check_is_fitted(self)
         X, device = self._check_back(X)
         mean, matrix = self._placed(self.mean_, X, device), self._placed(self.coloring_, X, device)
-        return transformed(X, device, lambda rows, first: rows @ matrix + mean, out)
+        return transformed(X, device, lambda rows, first: rows @ matrix + mean, out, products=True)
 
     @staticmethod
     def _placed(array, X, device):
@@ -362,7 +362,7 @@ class ZCAWhitening(RowTransformer):
                 mean, count = mean + step * (len(rows) / total), total
 
         with np.errstate(over="ignore", invalid="ignore"):
-            for _ in in_blocks(X, merge):
+            for _ in in_blocks(X, merge, products=True):
                 pass
         mean, scatter = to_host(mean), to_host(scatter)
         if not np.isfinite(scatter).all():

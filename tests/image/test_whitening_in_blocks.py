@@ -79,6 +79,14 @@ def test_a_block_at_a_time(name):
     assert_array_equal(out.array, rows)
 
 
+def test_blocks_of_wide_rows_are_short_where_no_bit_depends_on_it(monkeypatch):
+    monkeypatch.setattr(row_transformer, "_ROWS", 64)  # more than rows_a_block gives
+    for name, most in (("contrast", 32), ("whitening", 64)):
+        watched, transformer = Watched(X), MAKE[name]().fit(X)
+        assert_array_equal(transformer.transform(watched), transformer.transform(X))
+        assert watched.most == most
+
+
 def test_integers_become_floats(tmp_path):
     levels = np.random.default_rng(0).integers(0, 255, (60, 4), dtype=np.uint8)
     mapped = stored("memory map", levels, tmp_path)
