@@ -17,7 +17,7 @@ _READ_BYTES = 1 << 24  # of samples on disk that are looked at at once
 _LARGE, _SMALL = 12, 6  # pixels: two convolutions and poolings, or one
 
 
-def check_samples(estimator, X, reset):
+def check_samples(estimator, X, reset, finite=True):
     """Accept samples without copying them more than NumPy must.
 
     Parameters
@@ -27,6 +27,8 @@ def check_samples(estimator, X, reset):
     X : array-like
     reset : bool
         Whether this is a `fit`, which takes note of the features.
+    finite : bool, default=True
+        Look for NaN and infinity in samples on disk, too; else who reads them does, as `pieces_of` has it.
 
     Returns
     -------
@@ -51,13 +53,13 @@ def check_samples(estimator, X, reset):
     fitted = None if reset else estimator.input_shape_
     if flat and (reset or hasattr(estimator, "n_features_in_")):
         if as_it_is:
-            _check_there(X)
+            check_there(X, finite)
             validate_data(estimator, X, reset=reset, skip_check_array=True)
         else:
             X = validate_data(estimator, X, reset=reset, dtype="numeric")
     else:
         if as_it_is:
-            _check_there(X)
+            check_there(X, finite)
         else:
             X = check_array(X, dtype="numeric", allow_nd=True, estimator=estimator, input_name="X")
         if reset:  # what a former fit on flat rows has left behind
@@ -87,8 +89,21 @@ def check_samples(estimator, X, reset):
     return X, X.shape[1:]
 
 
-def _check_there(X):
-    """What `check_array` asks for, of samples on a GPU or on disk."""
+def check_there(X, finite=True):
+    """What `check_array` asks for, of samples on a GPU or, if `finite` all of them read once, on disk.
+
+    Parameters
+    ----------
+    X : array or Stack of shape (n_samples, ...)
+    finite : bool, default=True
+
+    Raises
+    ------
+    TypeError
+        For sparse arrays.
+    ValueError
+        For what is empty, holds no real numbers, NaN or infinity.
+    """
     if hasattr(X, "tocsr"):
         raise TypeError("Sparse data was passed for X, but dense data is required. Use X.toarray()")
     if X.ndim < 2:
@@ -98,7 +113,7 @@ def _check_there(X):
             f"Found array with 0 sample(s) or feature(s) (shape={X.shape}) while a minimum of 1 is required"
         )
     check_kind(X, "X")
-    if X.dtype.kind != "f":
+    if X.dtype.kind != "f" or (isinstance(X, Stack) and not finite):
         return
     if isinstance(X, Stack):
         n_samples = max(1, _READ_BYTES * len(X) // X.nbytes)

@@ -2,18 +2,19 @@
 
 import copy
 import warnings
+from contextlib import closing
 from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
 from sparseshare.devices import (
     Movable,
-    array_module,
     computing_on,
     device_of,
     memory_errors,
@@ -21,6 +22,7 @@ from sparseshare.devices import (
     rows_that_fit,
     to_host,
 )
+from sparseshare.outputs import write_pieces
 from sparseshare.threads import thread_count
 from sparseshare.validation import check_choice, check_number
 
@@ -28,6 +30,7 @@ from .batches import Batches
 from .inputs import check_samples, default_layers, network_dtype
 from .layers import Dense, Flatten
 from .model import Network
+from .pieces import together
 from .planning import check_training, plan_of, warn_unfinished
 from .report import parameter_report
 from .resumption import Resumption
@@ -49,6 +52,8 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
     _stays_on_host = (
         "layers", "share", "threshold", "class_weight", "classes_", "feature_names_in_", "densities_", "_class_weights"
     )  # fmt: skip
+
+    __metadata_request__transform = {"out": UNUSED}
 
     def __init__(
         self,
@@ -187,19 +192,29 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
             self.network_ = self.network_.to_device(device_of(X))
             return self
 
-    def transform(self, X):
+    def transform(self, X, out=None):
         """Codes of the last hidden layer.
 
         Parameters
         ----------
         X : array-like as in `fit`
+            Memory maps, zarr arrays and HDF5 data sets are read part by part.
+        out : array of shape (n, n_codes) or None, default=None
+            Where codes go part by part, so that they are never in memory together: anything to whose rows can be
+            written (memory map, zarr, HDF5).
 
         Returns
         -------
         ndarray of shape (n, n_codes)
-            Laid out flat, if the layer has positions.
+            Laid out flat, if the layer has positions. With `out` that array.
+
+        Raises
+        ------
+        BlockError
+            A ValueError: a part on disk holds NaN or cannot be read. The message names its rows; codes of the parts
+            before it that have been written to `out` stay there.
         """
-        return self._outputs(X, codes=True)
+        return self._outputs(X, codes=True, out=out)
 
     def _check_parameters(self):
         of = type(self).__name__
@@ -300,18 +315,19 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
                 )
                 return
 
-    def _outputs(self, X, codes=False):
+    def _outputs(self, X, codes=False, out=None):
+        """Outputs, or codes of the last hidden layer; written to `out` if there is one."""
         check_is_fitted(self)
         device = resolve_device(self.device, X, *(parameter.values for parameter in self.network_.parameters[:1]))
         with computing_on(device), memory_errors(device, "the outputs of a network"):
-            X, shape = check_samples(self, X, reset=False)
+            X, shape = check_samples(self, X, reset=False, finite=False)
             self.network_.set_threads(thread_count(self.n_jobs))
             network = self.network_.to_device(device)
-            read = Batches(X, shape, network.dtype, device)
-            n_layers = len(network.nodes) - 1 if codes else None
-            at_home = to_host if device_of(X) == "cpu" else lambda outputs: outputs
-            parts = [at_home(network.output(read(part), n_layers)) for part in _parts(len(X), network)]
-            return parts[0] if len(parts) == 1 else array_module(parts[0]).concatenate(parts)
+            read = Batches(X, shape, network.dtype, device, once=True)
+            parts = _output_parts(network, read, len(network.nodes) - 1 if codes else None, device_of(X))
+            if out is None:
+                return together(parts, len(X))
+            return write_pieces(parts, out, (len(X), self._n_features_out))
 
     @property
     def _n_features_out(self):
@@ -332,6 +348,14 @@ class NetworkLearner(CallbackSupportMixin, Movable, ClassNamePrefixFeaturesOutMi
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _output_parts(network, read, n_layers, home):
+    """Numbers of a part and of its first sample, and the outputs of `n_layers` for it."""
+    with closing(read.in_order(_parts(len(read), network))) as parts:
+        for number, first, samples in parts:
+            outputs = network.output(samples, n_layers)
+            yield number, first, to_host(outputs) if home == "cpu" else outputs
 
 
 def _parts(n_samples, network):
