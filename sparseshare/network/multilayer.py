@@ -7,17 +7,20 @@ With codes g_L of the deepest of L layers and g_{i-1} = D_i g_i, the problem is 
 One pass of thresholds through the layers, `layered_thresholding`, is a network; ML-ISTA goes through it many times.
 """
 
+from contextlib import closing
 from functools import partial
 
 import numpy as np
 
 from sparseshare.devices import computing_on, device_of, memory_errors, module_of, on_gpu, resolve_device, to_device
 from sparseshare.kernels.dispatch import kernels_for
+from sparseshare.sources import Stack
 from sparseshare.staging import StagedRows
 from sparseshare.threads import run_in_threads, single_threaded_blas, thread_count
 from sparseshare.validation import check_bool, check_number
 
 from .chains import chain_of, check_each
+from .pieces import pieces_of
 
 SOFT, SOFT_NONNEGATIVE = 1, 2  # modes of the kernels
 
@@ -321,48 +324,109 @@ def shrink(z, thresholds, mode):
     return kernels_for(device, "activations").activate(rows, no_bias, thresholds, mode)
 
 
-def code(X, chain, infer, n_threads):
-    """Codes of all samples, shared out to threads, or in pieces on a GPU.
+def code(X, chain, infer, n_threads, out=None, step=None):
+    """Codes of samples, shared out to threads, or in pieces on a GPU.
 
     Parameters
     ----------
-    X : array of shape (n, *input_shape)
+    X : array of shape (n, ...)
+        Of any real dtype; a block of it is cast, and brought into the shape of the input, when its turn comes.
     chain : Chain
         With its weights where to compute.
     infer : callable
-        ``infer(x, chain)`` for some samples.
+        ``infer(x, chain)`` for some samples, a list of arrays.
     n_threads : int
+    out : list of array or None, or None, default=None
+        Where what `infer` makes goes: arrays of n rows where X lives, None for what is not wanted. None: new arrays for
+        codes of every layer.
+    step : int or None, default=None
+        Samples of a block. Codes of a piece have the bits they have among all samples with the step of these.
 
     Returns
     -------
-    list of array
-        Where X lives.
+    list of array or None
+        `out`.
     """
+    if out is None:
+        out = _room(chain, len(X), device_of(X))
+    step = chain.step(len(X)) if step is None else step
     if chain.device != "cpu":
-        return _code_on_device(X, chain, infer)
-    out = [np.empty((len(X), *operator.output_shape), chain.dtype) for operator in chain.operators]
-    blocks = chain.blocks(len(X))
+        return _code_on_device(X, chain, infer, out, step)
+    blocks, shape = chain.blocks(len(X), step), chain.operators[0].input_shape
 
     def work(i, worker):
-        for layer, codes in zip(out, infer(X[blocks[i]], chain), strict=True):
-            layer[blocks[i]] = codes
+        x = np.ascontiguousarray(X[blocks[i]], chain.dtype).reshape(-1, *shape)
+        for layer, codes in zip(out, infer(x, chain), strict=True):
+            if layer is not None:
+                layer[blocks[i]] = codes
 
     with single_threaded_blas:
         run_in_threads(work, len(blocks), n_threads)
     return out
 
 
-def _code_on_device(X, chain, infer):
-    home = device_of(X)
+def codes_of(X, chain, infer, n_threads, only_deepest=False):
+    """Codes of samples, which are read piece by piece if they are on disk.
+
+    Parameters
+    ----------
+    X : array or Stack of shape (n, ...)
+    chain, infer, n_threads : as of `code`
+    only_deepest : bool, default=False
+
+    Returns
+    -------
+    list of array or None
+        None for all layers but the last if `only_deepest`.
+    """
+    out, step = _room(chain, len(X), device_of(X), only_deepest), chain.step(len(X))
+    slices = chain.pieces(len(X)) if isinstance(X, Stack) else [slice(0, len(X))]
+    with closing(pieces_of(X, slices)) as pieces:
+        for number, _, samples in pieces:
+            own = [None if layer is None else layer[slices[number]] for layer in out]
+            code(samples, chain, infer, n_threads, own, step)
+    return out
+
+
+def deepest_codes(X, chain, infer, n_threads):
+    """Codes of the deepest layer, piece by piece.
+
+    Parameters
+    ----------
+    X, chain, infer, n_threads : as of `codes_of`
+
+    Yields
+    ------
+    number, first : int
+        Of the piece, and of its first sample.
+    codes : array of shape (n, n_codes)
+    """
+    step = chain.step(len(X))
+    with closing(pieces_of(X, chain.pieces(len(X)))) as pieces:
+        for number, first, samples in pieces:
+            out = _room(chain, len(samples), device_of(X), only_deepest=True)
+            yield number, first, code(samples, chain, infer, n_threads, out, step)[-1].reshape(len(samples), -1)
+
+
+def _room(chain, n_samples, home, only_deepest=False):
+    """Arrays for codes of every layer, None for all but the last if `only_deepest`; at `home`, "cpu" or "cuda:N"."""
     with computing_on(chain.device), memory_errors(chain.device, "codes of all layers"):
-        xp = module_of(home)
-        out = [xp.empty((len(X), *operator.output_shape), chain.dtype) for operator in chain.operators]
-        pieces = StagedRows(X.reshape(len(X), -1), chain.dtype, chain.device, chain.blocks(len(X))[0].stop)
+        n_left_out = len(chain.operators) - 1 if only_deepest else 0
+        wanted = chain.operators[n_left_out:]
+        rooms = [module_of(home).empty((n_samples, *operator.output_shape), chain.dtype) for operator in wanted]
+    return [None] * n_left_out + rooms
+
+
+def _code_on_device(X, chain, infer, out, step):
+    home, shape = device_of(X), chain.operators[0].input_shape
+    with computing_on(chain.device), memory_errors(chain.device, "codes of all layers"):
+        pieces = StagedRows(X.reshape(len(X), -1), chain.dtype, chain.device, step)
         for rows, block in pieces:
-            found = infer(block.reshape(-1, *X.shape[1:]), chain)
+            found = infer(block.reshape(-1, *shape), chain)
             pieces.prefetch()
             for layer, codes in zip(out, found, strict=True):
-                layer[rows] = to_device(codes, home)
+                if layer is not None:
+                    layer[rows] = to_device(codes, home)
         return out
 
 

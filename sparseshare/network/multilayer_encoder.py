@@ -1,11 +1,13 @@
 """DeepSparseEncoder: dictionaries of several layers learned without labels, and the codes of signals in them."""
 
+from contextlib import closing
 from functools import partial
 from math import prod
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils import check_array
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
@@ -21,8 +23,10 @@ from sparseshare.devices import (
     to_device,
     to_host,
 )
+from sparseshare.outputs import write_pieces
 from sparseshare.threads import single_threaded_blas, thread_count
 from sparseshare.validation import check_bool, check_choice, check_number, check_resident, check_signals
+from sparseshare.variance import Variance, explained
 
 from .batches import Batches
 from .blocks import in_blocks
@@ -31,11 +35,12 @@ from .convolutional import Conv
 from .estimators import DeepSparseClassifier
 from .inputs import check_samples, network_dtype
 from .layers import Builder, Dense
-from .multilayer import code, scaled, spread, unrolled
+from .multilayer import code, codes_of, deepest_codes, scaled, spread, unrolled
 from .multilayer_layer import MultilayerCoding
 from .multilayer_learning import DictionaryLearner, first_weights
 from .multilayer_training import learn_dictionaries
 from .operators import Chain
+from .pieces import pieces_of
 from .planning import check_training
 from .resumption import Resumption
 from .training import NetworkReports
@@ -161,6 +166,8 @@ class DeepSparseEncoder(
     [(300, 6, 6, 8), (300, 3, 3, 16)]
     """
 
+    __metadata_request__transform = {"out": UNUSED}
+
     def __init__(
         self,
         layers=None,
@@ -210,7 +217,8 @@ class DeepSparseEncoder(
         ----------
         X : array-like of shape (n, n_features), (n, height, width[, channels]) or (n, time, channels)
             Rows, images or sequences; rows are images with `image_shape`. Arrays of three axes are images if the first
-            `Conv` has two axes, or if there are no `layers`.
+            `Conv` has two axes, or if there are no `layers`. Of memory maps, zarr arrays and HDF5 data sets a batch is
+            read when its turn comes.
         y : ignored
 
         Returns
@@ -250,19 +258,33 @@ class DeepSparseEncoder(
         self.converged_, self.densities_ = progress.stopped == "converged", learner.densities
         return self
 
-    def transform(self, X):
+    def transform(self, X, out=None):
         """Codes of the deepest layer.
 
         Parameters
         ----------
         X : array-like as in `fit`
+            Memory maps, zarr arrays and HDF5 data sets are read piece by piece.
+        out : array of shape (n, n_codes) or None, default=None
+            Where codes go piece by piece, so that they are never in memory together: anything to whose rows can be
+            written (memory map, zarr, HDF5).
 
         Returns
         -------
         ndarray of shape (n, n_codes)
-            Laid out flat, if the layer has positions; float32 if X is float32, else float64.
+            Laid out flat, if the layer has positions; float32 if X is float32, else float64. With `out` that array.
+
+        Raises
+        ------
+        BlockError
+            A ValueError: a piece on disk holds NaN or cannot be read. The message names its rows; codes of the pieces
+            before it that have been written to `out` stay there.
         """
-        return self._codes(X)[1][-1].reshape(-1, self._n_features_out)
+        X, chain, infer, n_threads = self._coding(X)
+        if out is None:
+            return codes_of(X, chain, infer, n_threads, only_deepest=True)[-1].reshape(len(X), -1)
+        shape = len(X), prod(chain.operators[-1].output_shape)
+        return write_pieces(deepest_codes(X, chain, infer, n_threads), out, shape)
 
     def encode(self, X):
         """Codes of all layers.
@@ -270,12 +292,13 @@ class DeepSparseEncoder(
         Parameters
         ----------
         X : array-like as in `fit`
+            As in `transform`.
 
         Returns
         -------
         list of ndarray of shape (n, n_atoms) or (n, *positions, n_atoms)
         """
-        return self._codes(X)[1]
+        return codes_of(*self._coding(X))
 
     def inverse_transform(self, X):
         """Signals that codes of the deepest layer stand for.
@@ -303,6 +326,7 @@ class DeepSparseEncoder(
         Parameters
         ----------
         X : array-like as in `fit`
+            As in `transform`.
         y : ignored
 
         Returns
@@ -310,14 +334,21 @@ class DeepSparseEncoder(
         float
             1 is perfect. Where X is constant, 1 for a perfect reconstruction and 0 otherwise.
         """
-        X, codes = self._codes(X)
-        rebuilt = self._synthesised(codes[-1], self._chain(codes[-1].dtype, self._device(X)))
-        flat = X[:].reshape(len(X), -1).astype(np.float64)
-        error = float(((flat - rebuilt.reshape(len(X), -1)) ** 2).sum())
-        variance = float(((flat - flat.mean(axis=0)) ** 2).sum())
-        if variance == 0:
-            return 1.0 if error == 0 else 0.0
-        return 1 - error / variance
+        X, chain, infer, n_threads = self._coding(X)
+        home, step = device_of(X), chain.step(len(X))
+
+        def rebuild(x, chain):
+            return [chain.estimates(infer(x, chain)[-1])[0]]
+
+        error, variance = 0.0, Variance()
+        with computing_on(chain.device), closing(pieces_of(X, chain.pieces(len(X)))) as pieces:
+            for _, _, samples in pieces:
+                rebuilt = module_of(home).empty((len(samples), *self.input_shape_), chain.dtype)
+                code(samples, chain, rebuild, n_threads, [rebuilt], step)
+                flat = samples.reshape(len(samples), -1).astype(np.float64)
+                error += float(((flat - rebuilt.reshape(flat.shape)) ** 2).sum())
+                variance.add(flat)
+        return explained(error, variance.total)
 
     def to_classifier(self, n_steps=0, **parameters):
         """A classifier that starts from these dictionaries: its first layer unrolls ML-ISTA, to be trained with labels.
@@ -421,17 +452,15 @@ class DeepSparseEncoder(
             "n_iter_": n_iter,
         }
 
-    def _codes(self, X):
-        """Samples as they came, and codes of all layers."""
+    def _coding(self, X):
+        """Samples as they came, the dictionaries where to compute, what codes some samples, and how many threads do."""
         check_is_fitted(self)
         self._check_parameters()
         device = self._device(X)
-        X, shape = check_samples(self, X, reset=False)
-        dtype = network_dtype(X)
-        chain = self._chain(dtype, device)
+        X, _ = check_samples(self, X, reset=False, finite=False)
+        chain = self._chain(network_dtype(X), device)
         infer = self._unrolled(chain, len(chain.operators), learning=False)
-        samples = Batches(X, shape, dtype, device_of(X))(slice(None))
-        return X, code(samples, chain, infer, thread_count(self.n_jobs))
+        return X, chain, infer, thread_count(self.n_jobs)
 
     def _synthesised(self, codes, chain):
         home, blocks = device_of(codes), chain.blocks(len(codes))

@@ -19,6 +19,7 @@ from sparseshare.optimization.lipschitz import largest_eigenvalue
 
 _BYTES = 1 << 21  # columns of a block of samples
 _BYTES_ON_GPU = 1 << 28
+_PIECE_BYTES = 1 << 24  # of samples and codes that are held at once where not all are
 _ROWS = 64  # so many rows of a product, if there are as many
 _SMALL = 256  # codes of a sample up to which the whole matrix is made to measure its norm
 _PARTS = 16  # a batch is divided into at least so many blocks, if they get enough rows
@@ -208,12 +209,24 @@ class Chain:
         """Bounds on the squared norms, one a layer."""
         return [operator.norm2(weights) for operator, weights in zip(self.operators, self.weights, strict=True)]
 
-    def blocks(self, n_samples):
-        """Slices of samples that are worked on at once; they do not depend on the number of threads."""
+    def step(self, n_samples):
+        """Samples that are worked on at once; it does not depend on the number of threads."""
         size = max(operator.scratch_size for operator in self.operators) * self.dtype.itemsize
-        rows = min(prod(operator.output_shape[:-1]) for operator in self.operators)
         if self.device != "cpu":
-            step = max(1, _BYTES_ON_GPU // size)
-            return [slice(start, min(start + step, n_samples)) for start in range(0, n_samples, step)]
-        step = max(1, min(_BYTES // size, max(-(-n_samples // _PARTS), _ROWS // rows)))
-        return [slice(start, min(start + step, n_samples)) for start in range(0, n_samples, step)]
+            return max(1, _BYTES_ON_GPU // size)
+        rows = min(prod(operator.output_shape[:-1]) for operator in self.operators)
+        return max(1, min(_BYTES // size, max(-(-n_samples // _PARTS), _ROWS // rows)))
+
+    def blocks(self, n_samples, step=None):
+        """Slices of samples that are worked on at once, `step` each, or as many as `step` says for them."""
+        return _slices(n_samples, self.step(n_samples) if step is None else step)
+
+    def pieces(self, n_samples):
+        """Slices of samples of some whole blocks each, as many as take 16 MB with their codes of all layers."""
+        shapes = [self.operators[0].input_shape, *(operator.output_shape for operator in self.operators)]
+        n_rows, step = _PIECE_BYTES // (sum(map(prod, shapes)) * self.dtype.itemsize), self.step(n_samples)
+        return _slices(n_samples, max(1, n_rows // step) * step)
+
+
+def _slices(n_samples, step):
+    return [slice(start, min(start + step, n_samples)) for start in range(0, n_samples, step)]
