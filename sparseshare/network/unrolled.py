@@ -1,14 +1,16 @@
 """LearnedSparseCoder: a network of a few steps that learns to give the codes of the lasso."""
 
 import copy
+from contextlib import closing
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sparseshare.buffering import read_ahead
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
-from sparseshare.coding.encode import encode
 from sparseshare.coding.problem import Problem
 from sparseshare.devices import (
     Movable,
@@ -20,6 +22,8 @@ from sparseshare.devices import (
     to_device,
     to_host,
 )
+from sparseshare.outputs import write_pieces
+from sparseshare.sources import Source, Stack, as_source, check_source, rows_a_block, rows_of, stack_of
 from sparseshare.threads import thread_count
 from sparseshare.validation import (
     check_bool,
@@ -32,19 +36,19 @@ from sparseshare.validation import (
 )
 
 from .batches import Batches
-from .losses import value_of
+from .inputs import check_there
 from .model import Network
+from .pieces import together
 from .planning import check_training, plan_of
 from .resumption import Resumption
 from .training import NetworkReports, train
-from .unrolled_losses import CodeError, LassoObjective, StepLoss, mean_square, objective
+from .unrolled_errors import error_curve
+from .unrolled_losses import StepLoss
 from .unrolled_steps import WEIGHTS, UnrolledISTA
+from .unrolled_training import loss_of, scorer, split
 
 LOSSES = ("objective", "codes")
-_AT_ONCE = 1000  # signals of the validation part at a time
 _DECAY = 0.99  # of Adam's second moments: with more memory one steep batch throws the weights of many steps far off
-_EXACT = 1e-6  # relative duality gap of the codes that are learned from
-_JUDGE = 1e-9  # of those that errors are measured against
 
 
 class LearnedSparseCoder(
@@ -80,7 +84,8 @@ class LearnedSparseCoder(
         stops where a pass changes no correlation by more than alpha / 1000. That never raises F and costs little, for
         the atoms are few. Training knows nothing of it.
     loss : {"objective", "codes"}, default="objective"
-        What training minimises: F itself, or the squared distance to the exact codes, which are computed once.
+        What training minimises: F itself, or the squared distance to the exact codes, which are computed once, and
+        are in memory as an array of zeros and others, wherever the signals are.
     discount : float, default=0.0
         Training minimises a mean of this loss over all steps, in which a step has `discount` times the weight of the
         next one. 0 takes the last step alone; with 0.7 or so the codes after every step are of use, see `error_curve`.
@@ -193,6 +198,8 @@ class LearnedSparseCoder(
     True
     """
 
+    __metadata_request__transform = {"out": UNUSED}
+
     def __init__(
         self,
         dictionary,
@@ -257,7 +264,8 @@ class LearnedSparseCoder(
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            float32 is computed in float32, all else in float64.
+            float32 is computed in float32, all else in float64. Of memory maps, zarr arrays and HDF5 data sets a batch
+            is read when its turn comes.
         y : ignored
 
         Returns
@@ -265,40 +273,31 @@ class LearnedSparseCoder(
         self
         """
         self._check_parameters()
-        X = self._check_signals(X, reset=True)
+        X = stack_of(X)
+        X = self._check_stored(X) if isinstance(X, Stack) else self._check_signals(X, reset=True)
         device = self._device(X, fitted=False)
         with computing_on(device), memory_errors(device, "training unrolled steps"):
             return self._fit(X, y, device)
 
     def _fit(self, X, y, device):
         resumption = Resumption(self, X=X)
-        random_state = resumption.random_state
-        self.components_ = check_dictionary(to_host(self.dictionary), X.dtype)
-        n_threads = thread_count(self.n_jobs)
+        random_state, dtype = resumption.random_state, compute_dtype(X)
+        self.components_ = check_dictionary(to_host(self.dictionary), dtype)
         self.input_shape_ = (X.shape[1],)
-        self.network_ = self._new_network(self.input_shape_, X.dtype).to_device(device)
-        if self.loss == "codes":
-            problem = self._problem(X.dtype, _EXACT)
-            targets = encode(X, problem, n_jobs=self.n_jobs, dense=True, device=device).values
-            loss = CodeError(mean_square(targets) or 1.0)
-        else:
-            targets = X
-            loss = LassoObjective(self.components_, float(self.alpha), 0.5 * mean_square(X) or 1.0, n_threads)
-        rows, score = np.arange(len(X)), None
+        self.network_ = self._new_network(self.input_shape_, dtype).to_device(device)
+        signals = Batches(X, self.input_shape_, dtype, device)
+        loss, targets = loss_of(self, X, signals)
+        read, score = signals, None
         if self.early_stopping:
-            rows, held = self._split(len(X), random_state)
-            score = _scorer(loss, X, held, targets, device)
-        if on_gpu(X):
-            rows = to_device(rows, device)
-            X_train, wanted = X[rows], targets[rows]
-            read = X_train.__getitem__
-        else:
-            read, wanted = Batches(X, self.input_shape_, X.dtype, device, rows), targets[rows]
+            rows, held = split(len(X), self.validation_fraction, random_state)
+            score = scorer(loss, signals, held, targets)
+            read = signals.among(rows)
+            targets = read if targets is signals else targets[to_device(rows, device_of(targets))]
         with NetworkReports(self, X, y) as reports:
             history = train(
                 self.network_,
                 read,
-                wanted,
+                targets,
                 plan_of(self, StepLoss(loss, self.discount) if self.discount > 0 else loss, adam={"decay2": _DECAY}),
                 random_state,
                 score=score,
@@ -317,20 +316,42 @@ class LearnedSparseCoder(
         self.components_ = to_device(self.components_, device_of(X))
         return self
 
-    def transform(self, X):
+    def transform(self, X, out=None):
         """Codes of signals.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or source of rows of shape (n_samples, n_features)
+            Memory maps, zarr arrays, HDF5 data sets, and iterables of blocks (arrays or sparse arrays of some rows
+            each) are read block by block.
+        out : array of shape (n_samples, n_components) or None, default=None
+            Where codes go block by block, so that they are never in memory together: anything to whose rows can be
+            written (memory map, zarr, HDF5).
 
         Returns
         -------
         ndarray or csr_array of shape (n_samples, n_components)
-            Of the precision of the signals of `fit`.
+            Of the precision of the signals of `fit`. With `out` that array.
+
+        Raises
+        ------
+        BlockError
+            A ValueError: a block of signals holds NaN, has another width or cannot be read. The message names it and
+            its rows; codes of the blocks before it that have been written to `out` stay there.
         """
         check_is_fitted(self)
-        return self._codes(self._check_signals(X, reset=False), sparse=self.sparse_output)
+        X = rows_of(X)
+        if isinstance(X, Source):
+            self._device(X)
+            X, _ = check_source(X)
+            validate_data(self, X, reset=False, skip_check_array=True)
+        else:
+            X = self._check_signals(X, reset=False)
+            if out is None:
+                return self._codes(X, sparse=self.sparse_output)
+        if out is not None:
+            return write_pieces(self._code_blocks(as_source(X)), out, (X.shape[0], self._n_features_out))
+        return together(self._code_blocks(X, self.sparse_output), X.shape[0])
 
     def inverse_transform(self, X):
         """Signals that codes stand for, codes @ dictionary.
@@ -366,7 +387,7 @@ class LearnedSparseCoder(
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Best signals that `fit` has not seen.
+            Best signals that `fit` has not seen; they and their codes are all in memory.
 
         Returns
         -------
@@ -379,30 +400,7 @@ class LearnedSparseCoder(
         X = self._check_signals(X, reset=False).astype(np.float64)
         device = self._device(X)
         with computing_on(device):
-            return self._error_curve(X, device)
-
-    def _error_curve(self, X, device):
-        options = dict(n_jobs=self.n_jobs, dense=True, device=device)
-        exact = encode(X, self._problem(X.dtype, _JUDGE), **options).values
-        dictionary, size = self.components_.astype(np.float64), float((exact**2).sum())
-        least = objective(X, exact, dictionary, self.alpha)
-        steps = np.arange(1, self.n_steps + 1)
-        code_error, objective_gap = ({name: [] for name in ("learned", "ista", "fista")} for _ in range(2))
-        for n_steps in steps:
-            for name in code_error:
-                if name == "learned":
-                    codes = self._codes(X.astype(self.components_.dtype), int(n_steps)).astype(np.float64)
-                else:
-                    problem = self._problem(X.dtype, 0.0, algorithm=name, max_iter=int(n_steps))
-                    codes = encode(X, problem, **options).values
-                code_error[name].append(_ratio(float(((codes - exact) ** 2).sum()), size))
-                excess = objective(X, codes, dictionary, self.alpha) - least
-                objective_gap[name].append(_ratio(excess, least))
-        return {
-            "steps": steps,
-            "code_error": {name: np.array(curve) for name, curve in code_error.items()},
-            "objective_gap": {name: np.array(curve) for name, curve in objective_gap.items()},
-        }
+            return error_curve(self, X, device)
 
     def _new_network(self, shape, dtype, random_state=0):
         """The steps of ISTA."""
@@ -416,6 +414,15 @@ class LearnedSparseCoder(
             accelerate=self.accelerate,
         )
         return Network([layer], shape, dtype, random_state, n_threads=thread_count(self.n_jobs))
+
+    def _code_blocks(self, source, sparse=False):
+        """Codes block by block, as `write_pieces` takes them; blocks are of whole tiles of `unrolled_codes`."""
+        n_rows = rows_a_block(source.shape[1] + self._n_features_out, compute_dtype(source))
+        blocks = source.blocks(n_rows)
+        with closing(read_ahead(blocks) if source.in_threads else blocks) as blocks:
+            for number, first, rows in blocks:
+                rows = rows.toarray() if hasattr(rows, "toarray") else rows
+                yield number, first, self._codes(rows, sparse=sparse)
 
     def _codes(self, X, n_steps=None, sparse=False):
         network = self.network_.to_device(self._device(X))
@@ -433,17 +440,6 @@ class LearnedSparseCoder(
             owner=type(self).__name__,
         )
 
-    def _split(self, n_samples, random_state):
-        """Rows to train on, and those held out."""
-        n_held = int(np.ceil(self.validation_fraction * n_samples))
-        if n_held >= n_samples:
-            raise ValueError(
-                f"early_stopping with validation_fraction={self.validation_fraction} leaves none of {n_samples} "
-                "signals to train on"
-            )
-        order = random_state.permutation(n_samples)
-        return order[n_held:], order[:n_held]
-
     def _fitted_so_far(self):
         network = copy.deepcopy(self.network_)
         names = ("components_", "input_shape_", "n_features_in_")
@@ -452,6 +448,15 @@ class LearnedSparseCoder(
     def _device(self, X, fitted=True):
         """Where to compute for signals X."""
         return resolve_device(self.device, X, vars(self).get("components_") if fitted else None)
+
+    def _check_stored(self, X):
+        """Signals on disk that `fit` is given."""
+        if X.ndim > 2:
+            raise ValueError(f"Found array with dim {X.ndim}: X must be 2-D, a row a signal; got shape {X.shape}")
+        check_there(X)
+        validate_data(self, X, skip_check_array=True)
+        self._check_dictionary(X)
+        return X
 
     def _check_signals(self, X, reset):
         self._device(X, fitted=not reset)
@@ -462,13 +467,16 @@ class LearnedSparseCoder(
             X = validate_data(self, X, reset=reset, dtype="numeric")
             X = np.ascontiguousarray(X, compute_dtype(X))
         if reset:
-            dictionary = check_dictionary(to_host(self.dictionary))
-            if dictionary.shape[1] != X.shape[1]:
-                raise ValueError(
-                    f"Dictionary and X have different numbers of features: the dictionary has {dictionary.shape[1]}, "
-                    f"X.shape is {X.shape}"
-                )
+            self._check_dictionary(X)
         return X
+
+    def _check_dictionary(self, X):
+        dictionary = check_dictionary(to_host(self.dictionary))
+        if dictionary.shape[1] != X.shape[1]:
+            raise ValueError(
+                f"Dictionary and X have different numbers of features: the dictionary has {dictionary.shape[1]}, "
+                f"X.shape is {X.shape}"
+            )
 
     def _check_parameters(self):
         of = type(self).__name__
@@ -490,18 +498,3 @@ class LearnedSparseCoder(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _scorer(loss, X, held, targets, device):
-    held = to_device(held, device_of(X))
-    batches = [held[start : start + _AT_ONCE] for start in range(0, len(held), _AT_ONCE)]
-
-    def score(network):
-        found = (loss(network.output(to_device(X[rows], device)), to_device(targets[rows], device)) for rows in batches)
-        return -sum(value_of(value) * len(rows) for (value, _), rows in zip(found, batches, strict=True)) / len(held)
-
-    return score
-
-
-def _ratio(value, scale):
-    return value / scale if scale > 0 else value

@@ -129,9 +129,12 @@ def objective(X, codes, dictionary, alpha):
     return 0.5 * float((residuals**2).sum()) + alpha * float(abs(codes).sum())
 
 
-def mean_square(rows):
-    """Mean over the rows of their squared norm."""
-    return float(_square(rows)) / len(rows)
+def mean_square(pieces):
+    """Mean over the rows of some pieces of their squared norm."""
+    total = n_rows = 0
+    for rows in pieces:
+        total, n_rows = total + float(_square(rows)), n_rows + len(rows)
+    return total / n_rows
 
 
 def _square(rows):
