@@ -1,10 +1,12 @@
 """Sparse coding of signals that change slowly: a recurrent network of unrolled ISTA."""
 
 import copy
+from contextlib import closing
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_array, check_random_state
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from sparseshare.callbacks import CallbackSupportMixin, with_callbacks
@@ -20,15 +22,19 @@ from sparseshare.devices import (
     to_device,
     to_host,
 )
+from sparseshare.outputs import write_pieces
+from sparseshare.sources import Stack, stack_of
 from sparseshare.staging import StagedRows
 from sparseshare.threads import thread_count
 from sparseshare.validation import check_bool, check_dictionary, check_kind, check_number, check_resident, compute_dtype
-from sparseshare.variance import explained
+from sparseshare.variance import Variance, explained
 
-from .batches import Batches
+from .batches import Batches, StoredTargets
+from .inputs import check_there
 from .layers import Dense
 from .losses import SquaredError
 from .model import Network
+from .pieces import pieces_of, together
 from .planning import check_training, plan_of, warn_unfinished
 from .resumption import Resumption
 from .sequential_steps import SequentialCoding
@@ -36,6 +42,7 @@ from .training import NetworkReports, train
 
 _AT_ONCE = 2**22  # code entries that a transform works on at a time, of
 _SEQUENCES = 512  # sequences at most
+_BYTES_THERE = 1 << 26  # of sequences that a GPU works on together where not all of them, or their codes, are in memory
 
 
 class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, BaseEstimator):
@@ -159,6 +166,8 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
     True
     """
 
+    __metadata_request__transform = {"out": UNUSED}
+
     def __init__(
         self,
         dictionary,
@@ -209,10 +218,11 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         Parameters
         ----------
         X : array-like of shape (n, time, n_features)
-            Sequences; float32 is computed in float32, all else in float64.
+            Sequences; float32 is computed in float32, all else in float64. Of memory maps, zarr arrays and HDF5 data
+            sets a batch is read when its turn comes.
         y : array-like of shape (n, time, n_features) or None, default=None
-            What reconstructions are to come near in training, such as the sequences without their noise. None, and
-            labels of shape (n,), as a pipeline passes them: X itself.
+            What reconstructions are to come near in training, such as the sequences without their noise; on disk, too.
+            None, and labels of shape (n,), as a pipeline passes them: X itself.
 
         Returns
         -------
@@ -238,7 +248,7 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
             dictionary, float(self.alpha), float(self.smoothness), int(self.n_iter), transition, bool(self.positive)
         )
         back = Dense(dictionary.shape[1], activation="linear", bias=False)
-        self.network_ = Network([coding, back], (1, dictionary.shape[1]), X.dtype)
+        self.network_ = Network([coding, back], (1, dictionary.shape[1]), compute_dtype(X))
         weights = self.network_.nodes[1].weights
         weights.values[...] = dictionary
         weights.changed()
@@ -252,36 +262,33 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         self.components_ = self.network_.nodes[1].weights.values
         return self
 
-    def transform(self, X):
+    def transform(self, X, out=None):
         """Codes of sequences.
 
         Parameters
         ----------
         X : array-like of shape (n, time, n_features)
-            Of any number of time steps.
+            Of any number of time steps. Memory maps, zarr arrays and HDF5 data sets are read part by part.
+        out : array of shape (n, time, n_components) or None, default=None
+            Where codes go, those of 512 sequences at a time, so that they are never in memory together: anything to
+            whose rows can be written (memory map, zarr, HDF5).
 
         Returns
         -------
         ndarray of shape (n, time, n_components)
+            With `out` that array.
+
+        Raises
+        ------
+        BlockError
+            A ValueError: a part on disk holds NaN or cannot be read. The message names its rows; codes of the sequences
+            before it that have been written to `out` stay there.
         """
         check_is_fitted(self)
-        X = self._check_sequences(X, reset=False)
-        device = self._device(X)
-        network = self.network_.to_device(device)
-        network.set_threads(thread_count(self.n_jobs))
-        if device != "cpu":
-            return self._codes_on_device(X, network, device)
-        codes = np.empty((*X.shape[:2], len(self.components_)), network.dtype)
-        # Few sequences at a time and few steps of them, but enough for products of matrices.
-        n_steps = max(1, _AT_ONCE // (_SEQUENCES * codes.shape[2]))
-        for start in range(0, len(X), _SEQUENCES):
-            rows, last = slice(start, start + _SEQUENCES), None
-            for begin in range(0, X.shape[1], n_steps):
-                steps = slice(begin, begin + n_steps)
-                part = X[rows, steps].astype(network.dtype, copy=False)
-                codes[rows, steps], _ = network.nodes[0].forward(part, last=last)
-                last = np.ascontiguousarray(codes[rows, steps][:, -1])
-        return codes
+        X = self._check_sequences(X, reset=False, finite=False)
+        if out is None:
+            return together(self._code_pieces(X, whole=not isinstance(X, Stack)), len(X))
+        return write_pieces(self._code_pieces(X), out, (*X.shape[:2], len(self.components_)))
 
     def inverse_transform(self, codes):
         """Sequences of codes, ``codes @ components_``.
@@ -315,6 +322,7 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         Parameters
         ----------
         X : array-like of shape (n, time, n_features)
+            As in `transform`.
         y : array-like as in `fit`
             What the reconstruction of X is compared with.
 
@@ -324,11 +332,40 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
             1 is perfect. Where y is constant, 1 for a perfect reconstruction and 0 otherwise.
         """
         check_is_fitted(self)
-        X = self._check_sequences(X, reset=False)
-        targets = self._check_targets(X, y).astype(np.float64)
-        error = float(((self.inverse_transform(self.transform(X)) - targets) ** 2).sum())
-        variance = float(((targets - targets.mean(axis=(0, 1))) ** 2).sum())
-        return explained(error, variance)
+        X = self._check_sequences(X, reset=False, finite=False)
+        targets = self._check_targets(X, y)
+        error, variance = 0.0, Variance()
+        with closing(self._code_pieces(X)) as pieces:
+            for _, first, codes in pieces:
+                wanted = targets[first : first + len(codes)].astype(np.float64)
+                error += float(((self.inverse_transform(codes) - wanted) ** 2).sum())
+                variance.add(wanted.reshape(-1, wanted.shape[2]))
+        return explained(error, variance.total)
+
+    def _code_pieces(self, X, whole=False):
+        """Codes of some sequences after the other, as `write_pieces` takes them; `whole`: of all, if a GPU makes them.
+
+        The CPU takes few sequences at a time and few steps of them, but enough for products of matrices.
+        """
+        device, (n, n_steps), n_components = self._device(X), X.shape[:2], len(self.components_)
+        network = self.network_.to_device(device)
+        network.set_threads(thread_count(self.n_jobs))
+        if device != "cpu":
+            a_sequence = n_steps * (X.shape[2] + n_components) * network.dtype.itemsize
+            for number, first, part in pieces_of(X, _slices(n, n if whole else max(1, _BYTES_THERE // a_sequence))):
+                yield number, first, self._codes_on_device(part, network, device)
+            return
+        some = _slices(n_steps, max(1, _AT_ONCE // (_SEQUENCES * n_components)))
+        keys = [(rows, steps) for rows in _slices(n, _SEQUENCES) for steps in some]
+        with closing(pieces_of(X, keys)) as parts:
+            for number, first, part in parts:
+                steps = keys[number][1]
+                if steps.start == 0:
+                    codes, last = np.empty((len(part), n_steps, n_components), network.dtype), None
+                codes[:, steps], _ = network.nodes[0].forward(part.astype(network.dtype, copy=False), last=last)
+                last = np.ascontiguousarray(codes[:, steps][:, -1])
+                if steps.stop == n_steps:
+                    yield first // _SEQUENCES, first, codes
 
     def _codes_on_device(self, X, network, device):
         """As many sequences at a time as fit: every step is one product for all of them."""
@@ -351,7 +388,8 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
     def _train(self, X, y, targets, device):
         resumption = Resumption(self, X=X, y=None if targets is X else targets)
         plan = plan_of(self, SquaredError())
-        read = X.__getitem__ if on_gpu(X) else Batches(X, X.shape[1:], X.dtype, device)
+        read = Batches(X, X.shape[1:], compute_dtype(X), device)
+        targets = read if targets is X else targets
         with NetworkReports(self, X, y) as reports:
             history = train(
                 self.network_,
@@ -383,10 +421,11 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         check_bool("learn", self.learn, of=of)
         check_training(self)
 
-    def _check_sequences(self, X, reset):
+    def _check_sequences(self, X, reset, finite=True):
+        X = stack_of(X)
         if on_gpu(X):
             X = check_resident(X)
-        else:
+        elif not isinstance(X, Stack):
             X = check_array(X, dtype="numeric", ensure_2d=False, allow_nd=True, estimator=self, input_name="X")
         check_kind(X, "X")
         if X.ndim != 3:
@@ -397,6 +436,8 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         for axis, what in enumerate(("sample", "time step", "feature")):
             if X.shape[axis] == 0:
                 raise ValueError(f"Found array with 0 {what}(s) (shape={X.shape}) while a minimum of 1 is required.")
+        if isinstance(X, Stack):
+            check_there(X, finite)
         if reset:
             self.n_features_in_ = X.shape[2]
         elif X.shape[2] != self.n_features_in_:
@@ -404,19 +445,23 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
                 f"X has {X.shape[2]} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
                 "as input"
             )
-        return array_module(X).ascontiguousarray(X, compute_dtype(X))
+        return X if isinstance(X, Stack) else array_module(X).ascontiguousarray(X, compute_dtype(X))
 
     def _check_targets(self, X, y):
         if y is None or _ndim(y) == 1:
             return X
+        y = stack_of(y, "y")
         if on_gpu(y):
             y = check_resident(y, "y")
-        else:
+        elif not isinstance(y, Stack):
             y = check_array(y, dtype="numeric", ensure_2d=False, allow_nd=True, input_name="y")
         check_kind(y, "y")
         if y.shape != X.shape:
             raise ValueError(f"y must hold a target for every entry of X: X has the shape {X.shape}, y {y.shape}")
-        return array_module(X).ascontiguousarray(to_device(y, device_of(X)), X.dtype)
+        if isinstance(y, Stack):
+            check_there(y)
+            return StoredTargets(y, compute_dtype(X))
+        return array_module(X).ascontiguousarray(to_device(y, device_of(X)), compute_dtype(X))
 
     def _check_transition(self, n_features):
         if self.transition is None:
@@ -435,6 +480,10 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _slices(n, step):
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
 
 def _ndim(array):
