@@ -6,42 +6,26 @@ import pickle
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from stored import KINDS, Watched, on_disk
 
 from sparseshare.convolution import ConvDictionaryLearning, ConvSparseCoder
 from sparseshare.image import SparseImageEncoder
 from sparseshare.image import images as images_in_parts
 from sparseshare.image.patch_codes import PatchCoder
-from sparseshare.network import DeepSparseClassifier, DeepSparseRegressor, Dense, inputs, learner
+from sparseshare.network import (
+    Conv,
+    DeepSparseClassifier,
+    DeepSparseEncoder,
+    DeepSparseRegressor,
+    Dense,
+    inputs,
+    learner,
+    multilayer_encoder,
+    operators,
+)
 from sparseshare.sources import BlockError, Stack, stack_of, stacks
 
 X = np.random.default_rng(0).random((20, 8, 6, 3)).astype(np.float32)
-KINDS = ["memory map", "zarr", "hdf5"]
-
-
-def on_disk(kind, array, folder):
-    if kind == "memory map":
-        np.save(folder / "X.npy", array)
-        return np.load(folder / "X.npy", mmap_mode="r")
-    if kind == "zarr":
-        zarr = pytest.importorskip("zarr")
-        stored = zarr.open(
-            folder / "X.zarr", mode="w", shape=array.shape, chunks=(7, *array.shape[1:]), dtype=array.dtype
-        )
-        stored[:] = array
-        return stored
-    return pytest.importorskip("h5py").File(folder / "X.h5", "w").create_dataset("X", data=array)
-
-
-class Watched:
-    """An array that is not in memory, and what has been read of it at one go."""
-
-    def __init__(self, array):
-        self._array, self.shape, self.dtype, self.most = array, array.shape, array.dtype, 0
-
-    def __getitem__(self, key):
-        part = self._array[key]
-        self.most = max(self.most, part.shape[0])
-        return part.copy()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,6 +69,8 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(images_in_parts, "_READ", 2 * X[0].size)
     monkeypatch.setattr(PatchCoder, "part_sizes", (4096, 4))
     monkeypatch.setattr(learner, "_AT_ONCE", 8)
+    monkeypatch.setattr(multilayer_encoder, "_DRAWN_FROM", 4)
+    monkeypatch.setattr(operators, "_PIECE_BYTES", 0)
     monkeypatch.setattr(stacks, "_GAP", 0)
 
 
@@ -100,6 +86,10 @@ def regressor():
     return DeepSparseRegressor([Dense(4)], max_iter=1, batch_size=4, n_iter_no_change=None, random_state=0)
 
 
+def dictionaries():
+    return DeepSparseEncoder([Conv(3, 3)], n_iter=2, max_iter=1, batch_size=4, n_iter_no_change=None, random_state=0)
+
+
 def convolutional(**options):
     return ConvDictionaryLearning(3, (3, 3), alpha=0.1, max_iter=1, tol=0, random_state=0, **options)
 
@@ -112,6 +102,7 @@ USES = {
     "classifier, transform": lambda X: classifier().fit(X, LABELS).transform(X),
     "classifier, in batches": lambda X: classifier().partial_fit(X, LABELS, [0, 1, 2]).score(X, LABELS),
     "regressor": lambda X: regressor().fit(X, LABELS / 2).predict(X),
+    "dictionaries": lambda X: dictionaries().fit(X).transform(X),
     "shared atoms": lambda X: convolutional().fit(X).transform(X),
     "shared atoms, in batches": lambda X: convolutional(method="online", batch_size=4).partial_fit(X).score(X),
     "shared atoms, given": lambda X: ConvSparseCoder(X[:3][:, :3, :3], alpha=0.1).fit(X).transform(X),
