@@ -1,5 +1,6 @@
 """Codes of signals: `encode` for a checked problem, `sparse_encode` for users."""
 
+from pathlib import Path
 from warnings import warn
 
 import numpy as np
@@ -13,7 +14,7 @@ from sparseshare.validation import check_bool, check_dictionary, check_signals
 from .forms import encode_form
 from .masks import check_mask
 from .problem import Problem, check_array_beside
-from .streams import encode_source
+from .streams import encode_source, write_codes
 
 
 def encode(X, problem, *, init=None, n_jobs=None, mask=None, cov=None, dense=False, device="cpu", keep=False):
@@ -77,6 +78,7 @@ def sparse_encode(
     device="auto",
     sparse_output=False,
     return_info=False,
+    out=None,
 ):
     """Sparse codes of signals for a given dictionary.
 
@@ -121,7 +123,7 @@ def sparse_encode(
     check_input : bool, default=True
         For compatibility: checks cost next to nothing here and are always made.
     verbose : int, default=0
-        Above 0, one line about the codes is printed.
+        Above 0, one line about the codes is printed; with `out`, lines that say how far it is.
     positive : bool, default=False
         Codes >= 0; not with "lars" and "ols".
     tol : float, default=1e-06
@@ -147,11 +149,15 @@ def sparse_encode(
         Return a `csr_array` (`cupyx.scipy.sparse.csr_matrix` for CuPy); no dense array of all codes is made.
     return_info : bool, default=False
         Return a dictionary about every signal as well.
+    out : array or path, default=None
+        Where codes go block by block, so that they are never in memory together: an array of their shape to whose rows
+        can be written (memory map, zarr, HDF5), or a folder, which gets a file of codes (CSR) for every block. A folder
+        that holds some of these codes already, because a run was interrupted, gets the rest.
 
     Returns
     -------
     codes : ndarray or csr_array of shape (n_samples, n_components)
-        For CuPy signals a CuPy array.
+        For CuPy signals a CuPy array. With `out` that array, or what `open_codes` returns for the folder.
     info : dict, if `return_info`
         "gap" (relative duality gap) for the lasso or "residual" (squared norm) for pursuits, "n_iter", "converged",
         each an ndarray of shape (n_samples,).
@@ -160,7 +166,10 @@ def sparse_encode(
     ------
     ValueError
         For NaN or infinity outside `mask`, shapes that do not fit, and parameters that are wrong or that the algorithm
-        does not know.
+        does not know. For rows that are read block by block a BlockError, which names the block; codes of the blocks
+        before it that have been written to `out` stay there.
+    OSError
+        If `out` cannot be written to, because the disk is full for instance: codes before stay.
     RuntimeError
         If a GPU is asked for that cannot be used.
     TypeError
@@ -214,16 +223,26 @@ def sparse_encode(
         max_iter=max_iter,
         gram=gram,
     )
-    codes = encode(
-        X,
-        problem,
+    options = dict(
         init=check_init(init, (X.shape[0], len(dictionary)), problem),
         n_jobs=n_jobs,
         mask=mask,
         cov=_check_cov(cov, (len(dictionary), X.shape[0]), problem, mask),
-        dense=not sparse_output,
         device=device,
     )
+    if out is not None:
+        if return_info and isinstance(out, str | Path):
+            raise ValueError(
+                "return_info=True tells of the codes of this call, and some in a folder may be of a call before: leave "
+                "it out, or give an array as out"
+            )
+        codes, stream = write_codes(
+            X, problem, out, columns=len(dictionary), finish=lambda codes: codes, keep_info=return_info,
+            verbose=verbose, **options,
+        )  # fmt: skip
+        warn_if_not_converged(stream.unsolved(), problem, n_signals=stream.n_signals)
+        return (codes, info_of(stream.info(), problem)) if return_info else codes
+    codes = encode(X, problem, dense=not sparse_output, **options)
     warn_if_not_converged(codes, problem)
     if verbose:
         print(summary(codes, problem))

@@ -7,7 +7,7 @@ import numpy as np
 
 from sparseshare.buffering import WriteBehind, read_ahead
 from sparseshare.devices import to_host
-from sparseshare.fingerprints import in_words
+from sparseshare.fingerprints import in_words, sampled
 from sparseshare.outputs import write_pieces
 from sparseshare.progress import RowProgress
 from sparseshare.sources import BlockError, as_source, check_block, rows_a_block, stacked
@@ -32,6 +32,8 @@ class StreamedCodes:
     dense : bool, default=False
     init, mask, cov : as of `encode`
         Cut along with the signals.
+    keep_info : bool, default=False
+        Remember of every signal how good its codes are.
     verbose : int, default=0
         Above 0, lines say how far it is.
     n_rows : int or None, default=None
@@ -51,14 +53,17 @@ class StreamedCodes:
     """
 
     def __init__(
-        self, source, problem, *, n_jobs=None, device="cpu", dense=False, init=None, mask=None, cov=None, verbose=0,
-        n_rows=None, first=0,
+        self, source, problem, *, n_jobs=None, device="cpu", dense=False, init=None, mask=None, cov=None,
+        keep_info=False, verbose=0, n_rows=None, first=0,
     ):  # fmt: skip
+        if source.shape[0] is not None:
+            problem.check_samples(source.shape[0])
+            mask = check_mask(mask, source.shape)
         self.source, self.problem, self.n_jobs, self.device, self.dense = source, problem, n_jobs, device, dense
         self.init, self.mask, self.cov, self.verbose = init, mask, cov, verbose
         self.n_rows = rows_a_block(source.shape[1], source.dtype) if n_rows is None else n_rows
-        self.first = first
-        self._unsolved, self.n_signals = [], 0
+        self.first, self._keep_info = first, keep_info
+        self._unsolved, self._info, self.n_signals = [], [], 0
 
     def __iter__(self):
         """Pairs of a block and its codes."""
@@ -67,6 +72,8 @@ class StreamedCodes:
             for block, codes in pairs:
                 if not codes.converged.all():
                     self._unsolved.append(codes.gap[~codes.converged])
+                if self._keep_info:
+                    self._info.append(codes[1:])
                 self.n_signals += len(codes.gap)
                 yield block, codes
                 progress.add(block.rows.shape[0])
@@ -76,6 +83,10 @@ class StreamedCodes:
         """Codes without values, of the signals that missed the goal only: how good they are."""
         gaps = np.concatenate([np.zeros(0), *self._unsolved])
         return Codes(None, gaps, None, np.zeros(len(gaps), bool))
+
+    def info(self):
+        """Codes without values, of all signals: how good they are."""
+        return Codes(None, *(np.concatenate(column) for column in zip(*self._info, strict=True)))
 
     def _encode(self, block, mask):
         rows = slice(block.first, block.first + block.rows.shape[0])
@@ -146,17 +157,15 @@ def encode_source(source, problem, *, init=None, n_jobs=None, mask=None, cov=Non
     -------
     Codes
     """
-    if source.shape[0] is not None:
-        problem.check_samples(source.shape[0])
-        mask = check_mask(mask, source.shape)
-    stream = StreamedCodes(source, problem, n_jobs=n_jobs, device=device, dense=dense, init=init, mask=mask, cov=cov)
-    collected, parts = None, []
+    stream = StreamedCodes(
+        source, problem, n_jobs=n_jobs, device=device, dense=dense, init=init, mask=mask, cov=cov, keep_info=True
+    )
+    collected = None
     for block, codes in stream:
         if collected is None:
             collected = CollectedCodes(source.shape[0], problem, dense, codes.values)
         collected.put(block, codes.values)
-        parts.append(codes[1:])
-    return Codes(collected.values(), *(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return stream.info()._replace(values=collected.values())
 
 
 class CollectedCodes:
@@ -194,7 +203,7 @@ class CollectedCodes:
         return stacked(self._parts) if self._values is None else self._values
 
 
-def write_codes(X, problem, out, *, columns, finish, n_jobs=None, device="cpu", verbose=0):
+def write_codes(X, problem, out, *, columns, finish, **options):
     """Codes of signals to where they are wanted, block by block.
 
     Parameters
@@ -207,7 +216,7 @@ def write_codes(X, problem, out, *, columns, finish, n_jobs=None, device="cpu", 
         Of what `finish` makes.
     finish : callable
         Makes of the codes of a block, CSR, what is written.
-    n_jobs, device, verbose : as of `StreamedCodes`
+    **options : n_jobs, device, init, mask, cov, keep_info and verbose, as of `StreamedCodes`
 
     Returns
     -------
@@ -225,35 +234,38 @@ def write_codes(X, problem, out, *, columns, finish, n_jobs=None, device="cpu", 
     OSError
         If codes cannot be written, because the disk is full for instance: those before them stay.
     """
-    source = as_source(X)
-    options = dict(n_jobs=n_jobs, device=device, verbose=verbose)
+    stream = StreamedCodes(as_source(X), problem, **options)
     if isinstance(out, str | Path):
-        return _to_folder(source, problem, Path(out), columns, finish, options)
-    shape = source.shape[0], columns
-    stream = StreamedCodes(source, problem, **options)
+        return _to_folder(stream, Path(out), columns, finish), stream
     pieces = ((block.number, block.first, finish(codes.values)) for block, codes in stream)
-    return write_pieces(pieces, out, shape, folder=True), stream
+    return write_pieces(pieces, out, (stream.source.shape[0], columns), folder=True), stream
 
 
-def _to_folder(source, problem, folder, columns, finish, options):
-    n_rows = rows_a_block(source.shape[1], source.dtype)
-    sample = source.sample()
-    made_from = dict(problem=_description(problem), signals=in_words(sample), shape=f"{source.shape} {source.dtype}")
-    writer = CodeWriter(folder, columns, problem.dtype, n_rows, made_from)
-    stream = StreamedCodes(source, problem, **options, n_rows=n_rows, first=writer.n_written * n_rows)
+def _to_folder(stream, folder, columns, finish):
+    source, problem = stream.source, stream.problem
+    made_from = dict(
+        problem=_description(problem, stream.mask),
+        signals=in_words(source.sample()),
+        shape=f"{source.shape} {source.dtype}",
+    )
+    writer = CodeWriter(folder, columns, problem.dtype, stream.n_rows, made_from)
+    stream.first = writer.n_written * stream.n_rows
     if not writer.complete:
         with WriteBehind() as behind, closing(iter(stream)) as pairs:
             for _, codes in pairs:
                 behind.call(writer.write, to_host(finish(codes.values)))
         writer.finish()
-    return open_codes(folder), stream
+    return open_codes(folder)
 
 
-def _description(problem):
+def _description(problem, mask):
     """Digest of a dictionary and of what is asked for."""
     options = {
         name: value
         for name, value in vars(problem).items()
         if isinstance(value, bool | int | float | str | np.generic) and not name.startswith("_")
     }
-    return f"{in_words(problem.dictionary)} {sorted(options.items())}"
+    arrays = {name: in_words(getattr(problem, name)) for name in BY_SIGNAL if np.ndim(getattr(problem, name))}
+    if mask is not None:
+        arrays["mask"] = in_words(mask if isinstance(mask, str) else np.asarray(mask)[sampled(len(mask))])
+    return f"{in_words(problem.dictionary)} {sorted(options.items())}{f' {arrays}' if arrays else ''}"

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from kernels.tile import PROBLEMS
 from scipy.sparse import csr_array, issparse
 from sklearn.exceptions import ConvergenceWarning
+from stored import KINDS, Watched, Written, stored
 
 from reference import bounded_error_gap, bounded_norm_gap, lars, lasso_objective, relative_gap, rows, threshold
 from sparseshare import sparse_encode
-from sparseshare.coding import Problem, encode
+from sparseshare.coding import Problem, encode, open_codes
 from sparseshare.datasets import photo_patches
+from sparseshare.sources import BlockError, blocks
 
 
 def settings_of(algorithm, dtype):
@@ -307,3 +309,96 @@ def test_fista_in_float32_knows_where_its_float_ends(alpha):
         return 0.5 * np.sum((X - codes @ dictionary) ** 2, axis=1) + alpha * np.abs(codes).sum(axis=1)
 
     assert np.max(objectives("fista") - objectives("lasso_lars")) < 1e-5
+
+
+# ------------------------------------------------------------------------------------------------- codes on disk
+ROWS = np.random.default_rng(0).standard_normal((300, 16))
+ATOMS = np.random.default_rng(1).standard_normal((24, 16))
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(blocks, "_MOST", 64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_codes_are_written_as_they_are_made(kind, small_blocks, tmp_path):
+    expected = sparse_encode(ROWS, ATOMS, alpha=1.0)
+    out = stored(kind, np.zeros(expected.shape), tmp_path, "codes")
+    if kind == "memory map":
+        out = np.load(out.filename, mmap_mode="r+")
+    for X in (ROWS, ROWS.tolist(), csr_array(ROWS), stored(kind, ROWS, tmp_path), iter([ROWS[:7], ROWS[7:]])):
+        out[:] = np.nan
+        assert sparse_encode(X, ATOMS, alpha=1.0, out=out) is out
+        np.testing.assert_array_equal(out[:], expected)
+    watched, written = Watched(ROWS), Written(expected.shape, float)
+    sparse_encode(watched, ATOMS, alpha=1.0, out=written, sparse_output=True)
+    np.testing.assert_array_equal(written.array, expected)
+    assert (watched.most, written.most) == (64, 64)
+    for folder in (tmp_path / "folder", str(tmp_path / "another")):
+        codes = sparse_encode(ROWS, ATOMS, alpha=1.0, out=folder)
+        assert codes.complete and open_codes(folder).shape == expected.shape
+        np.testing.assert_array_equal(codes[:].toarray(), expected)
+
+
+def test_what_comes_beside_the_signals_goes_along(small_blocks, tmp_path):
+    mask = np.zeros(ROWS.shape, bool)
+    mask[:, 0] = np.arange(300) % 3 == 0
+    options = {"alpha": np.linspace(0.5, 1, 300), "mask": mask, "init": np.ones((300, 24)), "return_info": True}
+    expected, infos = sparse_encode(ROWS, ATOMS, **options)
+    out = np.zeros((300, 24))
+    codes, found = sparse_encode(ROWS, ATOMS, out=out, **options)
+    assert codes is out
+    np.testing.assert_array_equal(codes, expected)
+    for name in infos:
+        np.testing.assert_array_equal(found[name], infos[name])
+    del options["return_info"]
+    np.testing.assert_array_equal(sparse_encode(ROWS, ATOMS, out=tmp_path, **options)[:].toarray(), expected)
+    for other in ({"alpha": np.linspace(0.5, 1.1, 300)}, {"alpha": 1.0}, {"mask": ~mask}, {"mask": None}):
+        with pytest.raises(ValueError, match="codes of another run, which differs in problem"):
+            sparse_encode(ROWS, ATOMS, out=tmp_path, **options | other)
+    plain = tmp_path / "plain"
+    sparse_encode(ROWS, ATOMS, out=plain)
+    with pytest.raises(ValueError, match="codes of another run, which differs in problem"):
+        sparse_encode(ROWS, ATOMS, mask="nan", out=plain)
+
+
+def test_a_bad_block_loses_no_codes_before_it(small_blocks, tmp_path):
+    bad, expected = ROWS.copy(), sparse_encode(ROWS, ATOMS, alpha=1.0)
+    bad[140, 3] = np.nan
+    out = np.zeros(expected.shape)
+    for where in (out, tmp_path):
+        for X in (bad, Watched(bad)):
+            with pytest.raises(BlockError, match=r"block 2 \(rows 128 to 191\) of X contains NaN .* first in row 140"):
+                sparse_encode(X, ATOMS, alpha=1.0, out=where)
+    np.testing.assert_array_equal(out[:128], expected[:128])
+    assert not out[128:].any()
+    np.testing.assert_array_equal(open_codes(tmp_path)[:].toarray(), expected[:128])
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "message"),
+    [
+        (7, {}, "out must be the path of a folder, or an array"),
+        (np.zeros((300, 23)), {}, r"out must have the shape \(300, 24\), got \(300, 23\)"),
+        (np.zeros((300, 24), int), {}, "floating-point"),
+        (np.broadcast_to(0.0, (300, 24)), {}, "read-only"),
+        ("codes", {"return_info": True}, "return_info=True tells of the codes of this call"),
+        ("codes", {"mask": np.zeros((3, 16), bool)}, r"mask must be .* X's shape \(300, 16\)"),
+        ("codes", {"alpha": np.ones(3)}, "alpha has 3 entries for 300 signals"),
+    ],
+)
+def test_an_out_that_does_not_suit_is_refused(out, options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        sparse_encode(ROWS, ATOMS, out=out, **options)
+    assert not any(tmp_path.iterdir())
+
+
+def test_codes_on_disk_that_miss_the_goal_are_counted(small_blocks, capsys):
+    with pytest.warns(ConvergenceWarning, match="300 of 300 codes have not converged") as caught:
+        sparse_encode(
+            ROWS, ATOMS, alpha=0.01, algorithm="lasso_cd", max_iter=1, tol=1e-9, out=np.zeros((300, 24)), verbose=1
+        )
+    assert caught[0].filename == __file__
+    assert "[sparse_encode] 300 signals" in capsys.readouterr().out

@@ -94,6 +94,11 @@ def test_pieces_do_not_change_codes(gpu, monkeypatch, sparse_output, home):
     assert_allclose(pieces, whole, rtol=1e-12)  # matrix products of other shapes may round otherwise
     for name, values in info.items():
         assert_allclose(piece_info[name], values, rtol=1e-6, atol=1e-12)
+    out = np.zeros(whole.shape)
+    monkeypatch.setattr("sparseshare.sources.blocks._MOST", 32)
+    _, piece_info = sparse_encode(X, dictionary, out=out, **options)
+    assert_allclose(out, whole, rtol=1e-12)
+    assert_allclose(piece_info["gap"], info["gap"], rtol=1e-6, atol=1e-12)
 
 
 def test_out_of_memory_halves_the_piece(gpu, monkeypatch):
