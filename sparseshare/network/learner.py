@@ -38,7 +38,8 @@ from .sharing import SharingRule, one_line
 from .thresholds import ACTIVATIONS
 from .training import NetworkReports, train
 
-_AT_ONCE, _AT_ONCE_THERE = 1000, 8192  # samples that predictions take at a time, on the CPU and at most on a GPU
+_AT_ONCE, _AT_ONCE_THERE = 1000, 8192  # samples that predictions take at a time at most, on the CPU and on a GPU
+_BYTES = 1 << 28  # that they and what becomes of them take on the CPU, large as they may be
 _MEASURED = 2000  # samples that densities are measured on
 
 
@@ -360,7 +361,9 @@ def _output_parts(network, read, n_layers, home):
 
 def _parts(n_samples, network):
     """Slices of samples that are predicted together."""
-    device, step = network.device, _AT_ONCE
-    if device != "cpu":
+    device = network.device
+    if device == "cpu":
+        step = max(1, min(_AT_ONCE, _BYTES // network.bytes_a_sample()))
+    else:
         step = rows_that_fit(device, network.bytes_a_sample(), most=_AT_ONCE_THERE)
     return [slice(start, min(start + step, n_samples)) for start in range(0, n_samples, step)]

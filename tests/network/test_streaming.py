@@ -140,6 +140,14 @@ def test_an_out_that_does_not_suit_is_refused(name):
         estimator.transform(X[:40], out=np.zeros(shape, int))
 
 
+def test_large_samples_come_in_small_parts(monkeypatch):
+    classifier = DeepSparseClassifier([Conv(2, 3)], max_iter=1, **LEARN).fit(IMAGES, np.arange(60) % 2)
+    expected, watched = classifier.predict_proba(IMAGES), Watched(IMAGES)
+    monkeypatch.setattr(learner, "_BYTES", 5 * classifier.network_.bytes_a_sample())
+    np.testing.assert_allclose(classifier.predict_proba(watched), expected, rtol=1e-5)
+    assert watched.most == 5
+
+
 def test_codes_of_all_layers_and_integers(tmp_path):
     encoder = ENCODER.fit(IMAGES)
     for layer, expected in zip(encoder.encode(Watched(IMAGES)), encoder.encode(IMAGES), strict=True):
