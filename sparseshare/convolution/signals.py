@@ -347,7 +347,10 @@ def _check_mask(mask, arrays, n_axes):
             _check_one_mask(own, array.shape, n_axes, f"{rule}; for signal {number}")
         return [to_device(own, device_of(array)) for own, array in zip(masks, arrays, strict=True)]
     mask = stack_of(mask, "mask")
-    mask = mask if on_gpu(mask) or isinstance(mask, Stack) else np.asarray(mask)
+    if isinstance(mask, Stack):
+        mask = mask[:] if on_gpu(arrays) else mask
+    elif not on_gpu(mask):
+        mask = np.asarray(mask)
     _check_one_mask(mask, arrays.shape, n_axes + 1, rule)
     return to_device(mask, device_of(arrays))
 

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from math import inf
 from threading import Condition
 
 from sparseshare.threads import run_in_threads
@@ -40,50 +41,60 @@ def in_turn(work, n_items, n_threads):
         try:
             for item in range(n_items):
                 if not turns.wait_for(item, running):
-                    running.result()  # raises what has ended it
+                    running.result()  # threads that could not be started
                 yield turns.take(item)
         finally:
-            turns.close()
+            turns.end_at(0)
 
 
-class _Closed(Exception):
-    """Nobody takes results any more."""
+class _Ended(Exception):
+    """Nobody wants this item any more."""
 
 
 class _Turns:
-    """Results that wait for their turn."""
+    """Results that wait for their turn, and an error that does."""
 
     def __init__(self, work, most):
-        self._work, self._most, self._results, self._taken, self._closed = work, most, {}, 0, False
-        self._changed = Condition()
+        self._work, self._most, self._results, self._taken, self._end = work, most, {}, 0, inf
+        self._error, self._changed = None, Condition()
 
     def do(self, item, worker):
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or item < self._taken + self._most)
-            if self._closed:
-                raise _Closed
-        result = self._work(item, worker)
+            self._changed.wait_for(lambda: item >= self._end or item < self._taken + self._most)
+            if item >= self._end:
+                raise _Ended
+        try:
+            result = self._work(item, worker)
+        except BaseException as error:
+            with self._changed:
+                if item < self._end:
+                    self._error = error
+                    self.end_at(item)  # those before it are still wanted
+            raise
         with self._changed:
             self._results[item] = result
             self._changed.notify_all()
 
     def wait_for(self, item, running):
-        """Wait for a result, or for the end of all work; whether it is there."""
+        """Wait for a result, an error in its place, or the end of all work; whether it is there."""
         with self._changed:
-            self._changed.wait_for(lambda: item in self._results or running.done())
-            return item in self._results
+            self._changed.wait_for(lambda: item in self._results or item >= self._end or running.done())
+            return item in self._results or item >= self._end
 
     def take(self, item):
         with self._changed:
+            if item >= self._end:
+                raise self._error
             self._taken = item + 1
             self._changed.notify_all()
             return self._results.pop(item)
 
-    def wake(self):
+    def end_at(self, item):
+        """No item from this one on is wanted."""
         with self._changed:
+            self._end = min(self._end, item)
             self._changed.notify_all()
 
-    def close(self):
+    def wake(self):
         with self._changed:
-            self._closed = True
             self._changed.notify_all()

@@ -2,6 +2,7 @@
 
 import errno
 import weakref
+from threading import Event
 
 import numpy as np
 import pytest
@@ -248,6 +249,22 @@ def test_an_error_has_its_turn(n_threads):
     with pytest.raises(RuntimeError, match="the seventh"):
         taken.extend(in_turn(work, 100, n_threads))
     assert taken == list(range(7))
+
+
+def test_an_error_comes_while_threads_wait_for_room():
+    done, others = [], Event()
+
+    def work(item, _):
+        if item == 0:
+            assert others.wait(60)
+            raise RuntimeError("the first")
+        done.append(item)
+        if len(done) == 3:  # there is no room for more
+            others.set()
+
+    with pytest.raises(RuntimeError, match="the first"):
+        next(in_turn(work, 100, 2))
+    assert sorted(done) == [1, 2, 3]
 
 
 def test_nothing_is_begun_for_nobody():

@@ -10,6 +10,7 @@ import pytest
 from convolution.problems import BOUNDARIES, OPTIONS, conv_problem, form
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
+from stored import stored
 
 from sparseshare.convolution import ConvSparseCoder, conv_sparse_encode, encoder, fista
 from sparseshare.convolution.device_operator import DeviceConvolution
@@ -278,6 +279,17 @@ def test_coder_writes(gpu, together, monkeypatch):
             assert_allclose(out, expected, atol=1e-6)
     with pytest.raises(ValueError, match="on a GPU"):
         coder.encode(signals, out=gpu.asarray(expected))
+
+
+@pytest.mark.filterwarnings("ignore:.*not converged")
+def test_masks_on_disk(gpu, tmp_path):
+    signals, atoms = problems_of(3)
+    missing = np.random.default_rng(0).random(signals.shape) < 0.2
+    mask = stored("memory map", missing, tmp_path)
+    expected = ConvSparseCoder(atoms, alpha=2.0, max_iter=3, solver="fista").encode(signals, mask=missing)
+    coder = ConvSparseCoder(atoms, alpha=2.0, max_iter=3, device="cuda")
+    for X in (gpu.asarray(signals), signals):
+        assert_allclose(gpu.get(coder.encode(X, mask=mask)), expected, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:.*not converged")
