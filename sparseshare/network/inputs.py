@@ -89,13 +89,15 @@ def check_samples(estimator, X, reset, finite=True):
     return X, X.shape[1:]
 
 
-def check_there(X, finite=True):
+def check_there(X, finite=True, one="sample"):
     """What `check_array` asks for, of samples on a GPU or, if `finite` all of them read once, on disk.
 
     Parameters
     ----------
     X : array or Stack of shape (n_samples, ...)
     finite : bool, default=True
+    one : str, default="sample"
+        What the message calls one of those on disk that is not finite.
 
     Raises
     ------
@@ -118,7 +120,7 @@ def check_there(X, finite=True):
     if isinstance(X, Stack):
         n_samples = max(1, _READ_BYTES * len(X) // X.nbytes)
         for first in range(0, len(X), n_samples):
-            check_each_finite(X[first : first + n_samples], first, one="sample")
+            check_each_finite(X[first : first + n_samples], first, one=one)
     elif not bool(array_module(X).isfinite(X).all()):
         raise ValueError("Input X contains NaN or infinity")
 

@@ -459,7 +459,7 @@ class SequentialSparseCoder(CallbackSupportMixin, Movable, TransformerMixin, Bas
         if y.shape != X.shape:
             raise ValueError(f"y must hold a target for every entry of X: X has the shape {X.shape}, y {y.shape}")
         if isinstance(y, Stack):
-            check_there(y)
+            check_there(y, one="target")
             return StoredTargets(y, compute_dtype(X))
         return array_module(X).ascontiguousarray(to_device(y, device_of(X)), compute_dtype(X))
 

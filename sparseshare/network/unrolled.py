@@ -84,8 +84,8 @@ class LearnedSparseCoder(
         stops where a pass changes no correlation by more than alpha / 1000. That never raises F and costs little, for
         the atoms are few. Training knows nothing of it.
     loss : {"objective", "codes"}, default="objective"
-        What training minimises: F itself, or the squared distance to the exact codes, which are computed once, and
-        are in memory as an array of zeros and others, wherever the signals are.
+        What training minimises: F itself, or the squared distance to the exact codes. These are computed once and kept
+        in memory as a dense array, even if the signals are on disk.
     discount : float, default=0.0
         Training minimises a mean of this loss over all steps, in which a step has `discount` times the weight of the
         next one. 0 takes the last step alone; with 0.7 or so the codes after every step are of use, see `error_curve`.

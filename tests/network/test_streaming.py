@@ -225,3 +225,6 @@ def test_sequences_learn_from_targets_on_disk():
     assert coder.fit(SEQUENCES, watched).loss_curve_ == curve
     with pytest.raises(ValueError, match=r"X has the shape \(30, 7, 6\), y \(29, 7, 6\)"):
         coder.fit(Watched(SEQUENCES), Watched(targets[1:]))
+    targets[21, 3, 1] = np.inf
+    with pytest.raises(ValueError, match="target 21 contains NaN or infinity"):
+        coder.fit(SEQUENCES, Watched(targets))
