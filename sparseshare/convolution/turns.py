@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from math import inf
 from threading import Condition
 
 from sparseshare.threads import run_in_threads
@@ -34,65 +33,70 @@ def in_turn(work, n_items, n_threads):
         for item in range(n_items):
             yield work(item, 0)
         return
-    turns = _Turns(work, 2 * n_threads)
+    turns = _Turns(work, n_items, 2 * n_threads)
     with ThreadPoolExecutor(1, thread_name_prefix="sparseshare-turns") as pool:
-        running = pool.submit(copy_context().run, run_in_threads, turns.do, n_items, n_threads)
+        running = pool.submit(copy_context().run, run_in_threads, turns.run, n_threads, n_threads)
         running.add_done_callback(lambda _: turns.wake())
         try:
             for item in range(n_items):
-                if not turns.wait_for(item, running):
-                    running.result()  # threads that could not be started
-                yield turns.take(item)
+                yield turns.take(item, running)
         finally:
-            turns.end_at(0)
-
-
-class _Ended(Exception):
-    """Nobody wants this item any more."""
+            turns.end()
 
 
 class _Turns:
-    """Results that wait for their turn, and an error that does."""
+    """Results, and errors, that wait for their turn.
 
-    def __init__(self, work, most):
-        self._work, self._most, self._results, self._taken, self._end = work, most, {}, 0, inf
-        self._error, self._changed = None, Condition()
+    Items are begun in their order, so that all those before one that fails are done.
+    """
 
-    def do(self, item, worker):
-        with self._changed:
-            self._changed.wait_for(lambda: item >= self._end or item < self._taken + self._most)
-            if item >= self._end:
-                raise _Ended
+    def __init__(self, work, n_items, most):
+        self._work, self._most, self._changed = work, most, Condition()
+        self._outcomes, self._begun, self._taken, self._wanted = {}, 0, 0, n_items
+
+    def run(self, _, worker):
+        """What each thread does."""
+        while (item := self._begin()) is not None:
+            self._do(item, worker)  # and keeps nothing of it while it waits for the next
+
+    def _do(self, item, worker):
+        result = error = None
         try:
             result = self._work(item, worker)
-        except BaseException as error:
-            with self._changed:
-                if item < self._end:
-                    self._error = error
-                    self.end_at(item)  # those before it are still wanted
-            raise
+        except BaseException as raised:
+            error = raised
         with self._changed:
-            self._results[item] = result
+            self._outcomes[item] = result, error
+            if error is not None:
+                self._wanted = min(self._wanted, item + 1)
             self._changed.notify_all()
 
-    def wait_for(self, item, running):
-        """Wait for a result, an error in its place, or the end of all work; whether it is there."""
+    def _begin(self):
+        """The next item, as soon as there is room for it; None if no more are wanted."""
         with self._changed:
-            self._changed.wait_for(lambda: item in self._results or item >= self._end or running.done())
-            return item in self._results or item >= self._end
+            self._changed.wait_for(lambda: self._begun >= self._wanted or self._begun < self._taken + self._most)
+            if self._begun >= self._wanted:
+                return None
+            self._begun += 1
+            return self._begun - 1
 
-    def take(self, item):
+    def take(self, item, running):
+        """The result of an item, or its error; `running` is the future of all threads."""
         with self._changed:
-            if item >= self._end:
-                raise self._error
+            self._changed.wait_for(lambda: item in self._outcomes or running.done())
+            if item not in self._outcomes:
+                running.result()  # threads that could not be started
+            result, error = self._outcomes.pop(item)
             self._taken = item + 1
             self._changed.notify_all()
-            return self._results.pop(item)
+        if error is not None:
+            raise error
+        return result
 
-    def end_at(self, item):
-        """No item from this one on is wanted."""
+    def end(self):
+        """No more are wanted."""
         with self._changed:
-            self._end = min(self._end, item)
+            self._wanted = 0
             self._changed.notify_all()
 
     def wake(self):
