@@ -53,7 +53,7 @@ def _height_for_budget(row, top, budget, ball):
     for i in range(n):
         count, depth, left = i + 1.0, heap[0], n - 1 - i
         heap[0] = heap[left]
-        _sift(heap, 0, left)
+        _sift(heap, np.int64(0), left)
         total += depth
         squares += depth * depth
         if ball:
@@ -74,15 +74,14 @@ def _height_for_budget(row, top, budget, ball):
 
 
 @part
-def _cut(row, top, height):
-    """Entries become max(height - depth, 0) with their signs; return the squared norm and the l1 norm."""
-    squares, total = 0.0, 0.0
+def _cut(given, top, height, row):
+    """Entries are max(height - depth, 0) with the signs of those given; return the squared norm."""
+    squares = 0.0
     for f in range(len(row)):
-        size = max(height - (top - abs(np.float64(row[f]))), 0.0)
-        row[f] = size if row[f] > 0 else -size
+        size = max(height - (top - abs(np.float64(given[f]))), 0.0)
+        row[f] = size if given[f] > 0 else -size
         squares += size * size
-        total += size
-    return squares, total
+    return squares
 
 
 @called
@@ -113,12 +112,11 @@ def _project(row, sphere, nonnegative, zero_mean, l1_budget):
             total += abs(np.float64(row[f]))
             top = max(top, abs(np.float64(copy[f])))
         if total > l1_budget:
-            row[:] = copy
-            squares, _ = _cut(row, top, _height_for_budget(copy, top, l1_budget, False))
-            if squares > 1:
-                row[:] = copy
-                _cut(row, top, _height_for_budget(copy, top, l1_budget, True))
-                _divide_by_norm(row, True)
+            for ball in (False, True):  # not written out: a bare True is a type of its own
+                squares = _cut(copy, top, _height_for_budget(copy, top, l1_budget, ball), row)
+                if not (ball or squares > 1):
+                    return
+            _divide_by_norm(row, True)
         return
     if _divide_by_norm(row, sphere) == 0 and sphere:
         row[best if nonnegative else 0] = 1

@@ -90,7 +90,9 @@ def _leading_eigenvector(matrix, vector, tol, max_iter):
             vector[i] = product[i]
         if error <= (tol * value) ** 2 and value > 0:
             return
-    vector[:] = np.linalg.eigh(matrix)[1][:, size - 1]
+    vectors = np.linalg.eigh(matrix)[1]
+    for i in range(size):  # an assignment of slices takes seconds to compile, for its error message
+        vector[i] = vectors[i, size - 1]
 
 
 @kernel
