@@ -1,5 +1,6 @@
 """Parts of kernels: compiled into their callers, refused to Python; in the ordinary way where Numba has changed."""
 
+import re
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -7,9 +8,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 from kernels.tile import Tile, problem
+from numba import njit
 
 from sparseshare.kernels import cpu
 from sparseshare.kernels.cpu.jit import called, kernel, part, rare
+from sparseshare.kernels.cpu.merging import COMPILER
 from sparseshare.kernels.cpu.thresholding import threshold_tile
 
 
@@ -36,7 +39,9 @@ def _running_sums(x):
 
 @kernel
 def running_sums(x, out):
-    out[:] = _running_sums(x)
+    sums = _running_sums(x)
+    for i in range(x.shape[0]):
+        out[i] = sums[i]
 
 
 @pytest.mark.parametrize("function", [_square, _sum_of_squares, _running_sums])
@@ -46,6 +51,19 @@ def test_parts_work_in_kernels_and_refuse_python(function):
     np.testing.assert_array_equal(out, np.cumsum(x**2))
     with pytest.raises(TypeError, match=rf"{function.__name__} is a part of kernels"):
         function(x)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="this Numba compiles parts in the ordinary way")
+def test_parts_are_copied_and_rare_ones_called():
+    @part
+    def both(x):
+        return _sum_of_squares(x) + _sum_of_squares(x[1:])
+
+    compiled = njit(lambda x: both(x))
+    assert compiled(np.arange(4.0)) == 28
+    defined = re.findall(r"^define .*", compiled.inspect_llvm(compiled.signatures[0]), re.MULTILINE)
+    assert sum("_sum_of_squares" in line for line in defined) == 1
+    assert not any(name in line for line in defined for name in ("7_square", "both"))
 
 
 @pytest.fixture

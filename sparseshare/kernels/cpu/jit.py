@@ -81,9 +81,9 @@ def part(function):
 
 def rare(function):
     """As `part`, but compiled once and called: for what happens seldom, to keep compilation short."""
-    return merged(function, nogil=True, error_model="numpy", fastmath=FASTMATH, _nrt=False)
+    return merged(function, nogil=True, error_model="numpy", fastmath=FASTMATH, _nrt=False, forceinline=False)
 
 
 def called(function):
     """As `rare`, but it may allocate: what kernels share that is almost a kernel itself."""
-    return merged(function, nogil=True, error_model="numpy", fastmath=FASTMATH)
+    return merged(function, nogil=True, error_model="numpy", fastmath=FASTMATH, forceinline=False)

@@ -64,6 +64,9 @@ def _make_compiler():
             state.library = Unfinished(state.targetctx.codegen(), state.func_id.func_qualname)
             state.flags.no_compile = True
             super().run_pass(state)
+            if not state.flags.forceinline:  # LLVM would copy it into its callers
+                function = state.library._final_module.get_function(state.cr.fndesc.llvm_func_name)
+                function.add_function_attribute("noinline")
             name = object()  # by which callers ask for the code
             state.targetctx.insert_user_function(name, state.cr.fndesc, [state.library])
             state.cr = state.cr._replace(cfunc=name)
