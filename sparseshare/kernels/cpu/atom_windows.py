@@ -5,7 +5,7 @@ the sample its entry 0 lies on, negative where it sticks out before the signal. 
 off, or wraps around. Sums are taken in float64.
 """
 
-from .jit import kernel, part
+from .jit import kernel, part, rare
 
 
 @part
@@ -15,7 +15,7 @@ def seen(corner, length, extent, wraps):
     return max(0, -corner), middle, length if wraps else middle
 
 
-@part
+@rare
 def window_product(atom, image, corner, wraps):
     """Sum over the window of atom * image."""
     extents = image.shape

@@ -160,7 +160,7 @@ def pursue(
         _join(j, found[0], place, atoms, weighted, weight, wraps, near, n_near, chosen, edges, counts, shift)
         correlation = window_product(atoms.atoms[found[0]], weighted[j], place, wraps)
         step.residual[new], step.touched[0] = correlation, new
-        n_touched = _conjugate_gradients(chosen, edges, _REACH * abs(correlation), 1, step)
+        n_touched = _conjugate_gradients(chosen, edges, _REACH * abs(correlation), np.int64(1), step)
         size = abs(correlation)
         if not step.step[new] * correlation > 0 or size <= dependent * chosen.norms2[new] * abs(step.step[new]):
             outcome = 2
@@ -190,7 +190,7 @@ def _clipped_norm(atom, corner, extents):
     return total
 
 
-@part
+@rare
 def _neighbours(j, k, corner, atoms, grid, extents, wraps, heads, chosen, near):
     """Collect the chosen atoms in use that overlap atom k at a corner; returns their number, and whether it is one."""
     count, again, n_cells = np.int64(0), False, grid.n_cells
@@ -233,7 +233,7 @@ def _enter_cell(j, found, new, grid, shape, heads, chosen):
     chosen.following[new], heads[j, a, b, c] = heads[j, a, b, c], new
 
 
-@part
+@rare
 def _join(j, k, corner, atoms, weighted, weight, wraps, near, n_near, chosen, edges, counts, shift):
     """Write down the next chosen atom and its overlaps."""
     new, atom, extents = counts[0], atoms.atoms[k], weighted.shape[2:]
