@@ -79,7 +79,7 @@ def _solve_signal(
     m = np.int64(0)  # a bare 0 is a type of its own, for which all parts would be compiled once more
     if counts[0] > 0:
         m = _start(
-            G, observed, positive, indices[0], values[0], counts[0],
+            G, observed, positive, indices[0], values[0], np.int64(counts[0]),
             lower, upper, idx, place, coef, sign, column, projection, expansion, position,
         )  # fmt: skip
     for p in range(len(penalties)):
@@ -256,7 +256,7 @@ def _start(
     dependent = G.dtype.type(1e-6) if G.itemsize == 4 else G.dtype.type(1e-10)
     m = np.int64(0)
     for a in range(count):
-        j, value = indices[a], values[a]
+        j, value = np.int64(indices[a]), values[a]
         norm2 = squared_norm(G, observed, j)
         for b in range(m):
             column[b] = G[place[b], j]
@@ -282,7 +282,7 @@ def _next_violator(bits, top_value, top_atom, G, observed, place, before, m, pos
             if best < 0 or top_value[lane] > top_value[best]:
                 best = lane
         bits &= ~(1 << best)
-        j = top_atom[best]
+        j = np.int64(top_atom[best])
         coherent = position[j] >= 0
         for a in range(before, m):
             coherent |= abs(G[place[a], j]) >= G.dtype.type(_COHERENCE) * squared_norm(G, observed, j)

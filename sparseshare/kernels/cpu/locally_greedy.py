@@ -383,7 +383,7 @@ def _spread(
 def _wake(s, u0, u1, u2, wraps, shape, support, homes, n_segments, top):
     """The largest steps of the other segments around a position are no longer known."""
     known = top[s]
-    a0, b0 = _reach(u0, shape[0], support[0], n_segments[0], wraps, homes, 0)
+    a0, b0 = _reach(u0, shape[0], support[0], n_segments[0], wraps, homes, np.int64(0))
     a1, b1 = _reach(u1, shape[1], support[1], n_segments[1], wraps, homes, shape[0])
     a2, b2 = _reach(u2, shape[2], support[2], n_segments[2], wraps, homes, shape[0] + shape[1])
     for i0 in range(a0, b0):

@@ -40,7 +40,9 @@ def masked_lasso_tile(
     idx = np.zeros(capacity_for(limit), np.int32)
     scratch = _scratch(Q, idx, np.arange(len(idx)).astype(np.int32))
     rows = np.zeros((limit, Q.shape[1]), Q.dtype)
-    highest = float(ridge.max())
+    highest = 0.0
+    for k in range(len(ridge)):
+        highest = max(highest, float(ridge[k]))
     observe(observed, np.zeros(atoms.shape[1], np.bool_))
     longest2 = max(observed_norms(observed)[0], highest)
     for i in range(Q.shape[0]):

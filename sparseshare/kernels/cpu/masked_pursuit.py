@@ -44,10 +44,11 @@ def masked_omp_tile(
             Q[i], norms2[i], gram, observed, min(n_nonzero[i], capacity, n), max_error[i], None, indices[i],
             basis, factor, g, row, y, inverse, top_value, top_atom,
         )  # fmt: skip
-        _codes(counts[i], factor, y, inverse, code, values[i])
-        _rescale(observed.scale, indices[i], counts[i], values[i])
+        count = np.int64(counts[i])
+        _codes(count, factor, y, inverse, code, values[i])
+        _rescale(observed.scale, indices[i], count, values[i])
         for p in range(len(stops)):
-            count = min(stops[p], counts[i])
+            count = min(stops[p], np.int64(counts[i]))
             _codes(count, factor, y, inverse, code, path_values[i, p])
             _rescale(observed.scale, indices[i], count, path_values[i, p])
 

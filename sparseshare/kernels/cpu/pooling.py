@@ -5,6 +5,8 @@ patches lies in cell (row_cell[r], column_cell[c]). Sums run over patches in the
 images are shared out to threads and tiles.
 """
 
+import numpy as np
+
 from .jit import exact, kernel, part
 
 _TOGETHER = 4  # patches added at a time: sums in memory are read and written once for all of them
@@ -34,7 +36,7 @@ def pool_thresholded(Q, n, first, row_cell, column_cell, lower, upper, maximum, 
     sums : (B, cell rows, cell columns, 2, K) array of Q's dtype, in and out: positive parts, then negative ones
     """
     width, size = column_cell.shape[0], row_cell.shape[0] * column_cell.shape[0]
-    done = 0
+    done = np.int64(0)  # a bare 0 is a type of its own: all parts would be compiled once more
     while done < n:
         number = first + done
         cell, length = _run_length(number, n - done, width, column_cell)

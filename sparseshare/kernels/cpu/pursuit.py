@@ -10,7 +10,7 @@ from math import sqrt
 
 import numpy as np
 
-from .jit import kernel, part
+from .jit import kernel, part, rare
 from .observed import gram_row, squared_norm
 from .vectors import SLOTS, least_squares_sweep, orthogonal_sweep
 
@@ -48,7 +48,7 @@ def omp_tile(
             Q[i], norms2[i], G, None, min(n_nonzero[i], capacity), max_error[i], weight, indices[i],
             basis, factor, g, row, y, inverse, top_value, top_atom,
         )  # fmt: skip
-        _codes(counts[i], factor, y, inverse, code, values[i])
+        _codes(np.int64(counts[i]), factor, y, inverse, code, values[i])
         for p in range(len(stops)):
             _codes(min(stops[p], counts[i]), factor, y, inverse, code, path_values[i, p])
 
@@ -73,7 +73,7 @@ def ols_tile(Q, norms2, G, n_nonzero, max_error, stops, indices, values, counts,
             Q[i], norms2[i], G, min(n_nonzero[i], capacity), max_error[i], indices[i],
             basis, factor, g, distance, row, y, inverse, top_value, top_atom,
         )  # fmt: skip
-        _codes(counts[i], factor, y, inverse, code, values[i])
+        _codes(np.int64(counts[i]), factor, y, inverse, code, values[i])
         for p in range(len(stops)):
             _codes(min(stops[p], counts[i]), factor, y, inverse, code, path_values[i, p])
 
@@ -184,7 +184,7 @@ def _again(g, weight):
     return best
 
 
-@part
+@rare
 def _codes(m, factor, y, inverse, code, values):
     """values = inv(L') y, from the last atom to the first."""
     for a in range(m):
