@@ -145,6 +145,16 @@ def test_only_the_maps_of_a_few_signals_are_held(n_jobs, rng, monkeypatch):
     assert max(most) <= n_jobs
 
 
+def test_maps_that_do_not_fit_in_memory_can_be_written(rng, monkeypatch):
+    X, atoms = problem(rng, n_samples=40)
+    coder = ConvSparseCoder(atoms, alpha=2.0, n_jobs=1)
+    expected = coder.encode(X)
+    monkeypatch.setattr(encoder, "available_memory", lambda: 6 * expected[0].nbytes)
+    with pytest.raises(MemoryError, match="of it for dense codes"):
+        coder.encode(X)
+    same_bits(coder.encode(X, out=np.zeros(expected.shape)), expected)
+
+
 @pytest.mark.parametrize(
     ("options", "out", "message"),
     [
