@@ -59,6 +59,11 @@ def together(pieces, n_samples):
     Returns
     -------
     array or csr_array of shape (n_samples, ...)
+
+    Raises
+    ------
+    ValueError
+        If there are no rows.
     """
     parts, whole = [], None
     with closing(pieces):
@@ -71,4 +76,6 @@ def together(pieces, n_samples):
             if whole is None:
                 whole = array_module(values).empty((n_samples, *values.shape[1:]), values.dtype)
             whole[first : first + len(values)] = values
+    if whole is None and not parts:
+        raise ValueError("Found array with 0 sample(s): none of the blocks has a row")
     return stacked(parts) if parts else whole

@@ -33,7 +33,7 @@ ATOMS /= np.linalg.norm(ATOMS, axis=1, keepdims=True)
 
 LEARN = dict(n_iter_no_change=None, random_state=0)
 ENCODER = DeepSparseEncoder([Conv(4, 3), Conv(6, 3, stride=2)], n_iter=3, max_iter=1, batch_size=16, **LEARN)
-CODER = LearnedSparseCoder(ATOMS, alpha=0.1, n_steps=3, max_iter=2, batch_size=100, **LEARN)
+CODER = LearnedSparseCoder(ATOMS, alpha=0.1, n_steps=3, max_iter=2, batch_size=300, **LEARN)
 SEQUENTIAL = SequentialSparseCoder(ATOMS, learn=True, max_iter=2, batch_size=8, learning_rate=1e-3, **LEARN)
 # Estimators, samples, and how many of them are read at one go.
 ESTIMATORS = {
@@ -86,7 +86,8 @@ def test_a_piece_at_a_time(name):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["dictionaries", "unrolled steps", "sequences", "classes"])
 def test_files(name, kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(stacks, "_GAP", 2**13)
+    monkeypatch.setattr(stacks, "_GAP", 2**13)  # zarr takes its time for every read
+    monkeypatch.setattr(inputs, "_READ_BYTES", 2**13)
     estimator, X, _ = ESTIMATORS[name]
     expected = fitted(estimator, X).transform(X)
     stored = on_disk(kind, X, tmp_path)
@@ -198,6 +199,8 @@ def test_unrolled_steps_code_blocks_of_signals():
         coder.transform(iter(blocks), out=out[:1030])
     with pytest.raises(ValueError, match="X has 5 features, but LearnedSparseCoder is expecting 6"):
         coder.transform([SIGNALS[:, :5]])
+    with pytest.raises(ValueError, match=r"0 sample\(s\)"):
+        coder.transform(iter([SIGNALS[:0]]))
     with pytest.raises(BlockError, match=r"block 1 .* has 5 columns"):
         coder.transform([SIGNALS[:9], SIGNALS[:9, :5]])
 
