@@ -21,9 +21,6 @@ def stored(kind, array, folder, name="X", rows=7):
     return pytest.importorskip("h5py").File(folder / f"{name}.h5", "w").create_dataset("X", data=array)
 
 
-on_disk = stored
-
-
 class Watched:
     """An array that is not in memory: rows and entries that have been read of it at one go at most, and rows in all."""
 

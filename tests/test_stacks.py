@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from stored import KINDS, Watched, on_disk
+from stored import KINDS, Watched, stored
 
 from sparseshare.convolution import ConvDictionaryLearning, ConvSparseCoder
 from sparseshare.image import SparseImageEncoder
@@ -30,11 +30,11 @@ X = np.random.default_rng(0).random((20, 8, 6, 3)).astype(np.float32)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_parts_are_those_of_the_array(kind, tmp_path):
-    stack = stack_of(on_disk(kind, X, tmp_path))
+    stack = stack_of(stored(kind, X, tmp_path))
     assert isinstance(stack, Stack)
     assert (stack.shape, stack.dtype, stack.ndim, len(stack), stack.nbytes) == (X.shape, X.dtype, 4, 20, X.nbytes)
     (tmp_path / "flat").mkdir()
-    flat = stack_of(on_disk(kind, X.reshape(20, -1), tmp_path / "flat")).reshape(20, 8, 6, 3)
+    flat = stack_of(stored(kind, X.reshape(20, -1), tmp_path / "flat")).reshape(20, 8, 6, 3)
     for one in (stack, flat, pickle.loads(pickle.dumps(stack))):
         for key in (3, -1, np.int64(4), slice(2, 9), slice(None), (slice(3, 5), slice(2, 7)), (2, slice(1, 3))):
             assert_array_equal(one[key], X[key])
@@ -56,7 +56,7 @@ def test_what_is_in_memory_passes_as_it_is():
 
 
 def test_a_file_that_was_cut_is_an_error_and_no_crash(tmp_path):
-    stack = stack_of(on_disk("memory map", X, tmp_path))
+    stack = stack_of(stored("memory map", X, tmp_path))
     os.truncate(tmp_path / "X.npy", 1000)
     for key in (slice(3, 5), np.arange(4), 19):
         with pytest.raises(BlockError, match=r"of X could not be read: OSError: .* has been cut to 1000 bytes"):
@@ -115,7 +115,7 @@ def test_every_estimator_reads_a_part_at_a_time(use, tmp_path):
     assert_array_equal(USES[use](watched), expected)
     assert watched.most <= 8  # of 20
     if "atoms" not in use:  # which read as the others do
-        assert_array_equal(USES[use](on_disk("memory map", X, tmp_path)), expected)
+        assert_array_equal(USES[use](stored("memory map", X, tmp_path)), expected)
 
 
 @pytest.mark.parametrize("make", [encoder, lambda: classifier(), convolutional], ids=["image", "network", "atoms"])

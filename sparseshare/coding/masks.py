@@ -5,14 +5,16 @@ import numpy as np
 from sparseshare.devices import array_module, to_host
 
 
-def check_mask(mask, shape):
-    """A mask as "nan", None or a boolean array, which may be a memory map."""
+def check_mask(mask, shape, read=True):
+    """A mask as "nan", None or a boolean array; one on disk is not read but by its user if `read` is false."""
     if mask is None or (isinstance(mask, str) and mask == "nan"):
         return mask
     if isinstance(mask, str):
         raise ValueError(f"mask must be 'nan' or a boolean array of X's shape, True where missing; got {mask!r}")
-    missing = np.asarray(to_host(mask))
-    if missing.shape != shape or missing.dtype != bool:
+    missing = to_host(mask)
+    if read or not (hasattr(missing, "shape") and hasattr(missing, "dtype")):
+        missing = np.asarray(missing)
+    if tuple(missing.shape) != shape or missing.dtype != bool:
         raise ValueError(
             f"mask must be 'nan' or a boolean array of X's shape {shape}, True where missing; got an array of shape "
             f"{missing.shape} and dtype {missing.dtype}"

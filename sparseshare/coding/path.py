@@ -137,7 +137,7 @@ def sparse_encode_path(
         raise ValueError(
             f"sparse_encode_path needs {name}, a list with at least one entry, for algorithm={algorithm!r}"
         )
-    mask = mask if X.shape[0] is None else check_mask(mask, X.shape)
+    mask = mask if X.shape[0] is None else check_mask(mask, X.shape, read=not isinstance(X, Source))
     settings = dict(positive=positive, tol=tol, max_iter=max_iter, owner="sparse_encode_path")
     if algorithm == "lasso_lars":
         order = np.argsort(-stops, kind="stable")

@@ -58,7 +58,7 @@ class StreamedCodes:
     ):  # fmt: skip
         if source.shape[0] is not None:
             problem.check_samples(source.shape[0])
-            mask = check_mask(mask, source.shape)
+            mask = check_mask(mask, source.shape, read=False)
         self.source, self.problem, self.n_jobs, self.device, self.dense = source, problem, n_jobs, device, dense
         self.init, self.mask, self.cov, self.verbose = init, mask, cov, verbose
         self.n_rows = rows_a_block(source.shape[1], source.dtype) if n_rows is None else n_rows

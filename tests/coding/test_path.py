@@ -130,14 +130,17 @@ def test_a_mask_goes_along_with_its_rows(name, small_blocks, tmp_path):
     mask[:, :2] = np.random.default_rng(2).random((100, 2)) < 0.5  # few patterns: each has a problem of its own
     missing = np.where(mask, np.nan, X)
     expected = sparse_encode_path(X, ATOMS, mask=mask, **PATHS[name])
+    watched = Watched(mask)
     for given, own in (
         (stored("memory map", X, tmp_path), stored("memory map", mask, tmp_path, "mask")),
+        (Watched(X), watched),
         (stored("memory map", missing, tmp_path, "missing"), "nan"),
         ((block for block in (missing[:30], missing[30:])), "nan"),
         ((block for block in (X[:30], X[30:])), mask),
     ):
         codes = sparse_encode_path(given, ATOMS, mask=own, **PATHS[name])
         np.testing.assert_array_equal(codes, expected)
+    assert watched.most == 64
 
 
 def test_a_bad_block_is_named(small_blocks):

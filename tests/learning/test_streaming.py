@@ -13,6 +13,7 @@ import pytest
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from stored import KINDS, Watched, stored
 
 from sparseshare import progress
 from sparseshare.coding import open_codes, sparse_encode
@@ -39,18 +40,9 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(order, "_GROUP_BYTES", 32 * 400)
 
 
-@pytest.fixture(params=["memory map", "zarr", "hdf5"])
-def stored(request, tmp_path):
-    """X on disk."""
-    if request.param == "memory map":
-        np.save(tmp_path / "X.npy", X)
-        return np.load(tmp_path / "X.npy", mmap_mode="r")
-    if request.param == "zarr":
-        zarr = pytest.importorskip("zarr")
-        array = zarr.open(tmp_path / "X.zarr", mode="w", shape=X.shape, chunks=(300, 8), dtype=X.dtype)
-        array[:] = X
-        return array
-    return pytest.importorskip("h5py").File(tmp_path / "X.h5", "w").create_dataset("X", data=X)
+@pytest.fixture(params=KINDS)
+def on_disk(request, tmp_path):
+    return stored(request.param, X, tmp_path, rows=300)
 
 
 def blocks(size=100):
@@ -58,20 +50,20 @@ def blocks(size=100):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_rows_on_disk_give_what_rows_in_memory_give(name, stored):
+def test_rows_on_disk_give_what_rows_in_memory_give(name, on_disk):
     learner = LEARNERS[name]
     atoms, codes, score = learner.fit(X).components_, learner.transform(X), learner.score(X)
-    np.testing.assert_array_equal(learner.fit(stored).components_, atoms)
-    np.testing.assert_array_equal(learner.transform(stored), codes)
-    assert learner.score(stored) == pytest.approx(score, abs=1e-6)
+    np.testing.assert_array_equal(learner.fit(on_disk).components_, atoms)
+    np.testing.assert_array_equal(learner.transform(on_disk), codes)
+    assert learner.score(on_disk) == pytest.approx(score, abs=1e-6)
 
 
-def test_codes_of_rows_on_disk(stored):
+def test_codes_of_rows_on_disk(on_disk):
     expected, options = sparse_encode(X, ATOMS, alpha=0.5), {"alpha": np.full(len(X), 0.5), "return_info": True}
-    codes, info = sparse_encode(stored, ATOMS, **options, sparse_output=True)
+    codes, info = sparse_encode(on_disk, ATOMS, **options, sparse_output=True)
     np.testing.assert_array_equal(codes.toarray(), expected)
     np.testing.assert_array_equal(info["gap"], sparse_encode(X, ATOMS, **options)[1]["gap"])
-    np.testing.assert_array_equal(sparse_encode(stored, ATOMS, alpha=0.5, init=expected), sparse_encode(
+    np.testing.assert_array_equal(sparse_encode(on_disk, ATOMS, alpha=0.5, init=expected), sparse_encode(
         X, ATOMS, alpha=0.5, init=expected))  # fmt: skip
 
 
@@ -83,6 +75,8 @@ def test_a_mask_goes_along_with_its_rows(tmp_path):
         np.save(tmp_path / "X.npy", given)
         codes = sparse_encode(np.load(tmp_path / "X.npy", mmap_mode="r"), ATOMS, mask=own, alpha=0.5)
         np.testing.assert_array_equal(codes, expected)
+    own = stored("hdf5", mask, tmp_path, "mask")
+    np.testing.assert_array_equal(sparse_encode(Watched(X), ATOMS, mask=own, alpha=0.5), expected)
     np.testing.assert_array_equal(sparse_encode([missing[:9], missing[9:]], ATOMS, mask="nan", alpha=0.5), expected)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from scipy.sparse import csr_array, issparse
-from stored import KINDS, Watched, on_disk
+from stored import KINDS, Watched, stored
 
 from sparseshare.network import (
     Conv,
@@ -90,16 +90,16 @@ def test_files(name, kind, tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "_READ_BYTES", 2**13)
     estimator, X, _ = ESTIMATORS[name]
     expected = fitted(estimator, X).transform(X)
-    stored = on_disk(kind, X, tmp_path)
+    there = stored(kind, X, tmp_path)
     (tmp_path / "codes").mkdir()
-    out = on_disk(kind, np.zeros_like(expected), tmp_path / "codes")
+    out = stored(kind, np.zeros_like(expected), tmp_path / "codes")
     out = np.load(tmp_path / "codes" / "X.npy", mmap_mode="r+") if kind == "memory map" else out
-    for given in (X, stored):
+    for given in (X, there):
         assert_array_equal(estimator.transform(given), expected)
         assert estimator.transform(given, out=out) is out
         assert_array_equal(out[:], expected)
         out[:] = 0
-    assert_array_equal(fitted(estimator, stored).transform(X), expected)
+    assert_array_equal(fitted(estimator, there).transform(X), expected)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
