@@ -14,10 +14,11 @@ from sparseshare.convolution.encoder import Encoder
 from sparseshare.convolution.signals import ConvSignals, check_conv_signals
 from sparseshare.devices import moved, resolve_device, to_device
 from sparseshare.threads import single_threaded_blas
+from sparseshare.validation import is_dask
 
 from .blocks import ArrayBlocks, RemoteSignals, check_dask_array, current_client
 from .encoding import encode_dask
-from .learner import ClusterLearner
+from .learner import ClusterLearner, refuse_beside_dask
 
 
 class DaskConvDictionaryLearning(ClusterLearner, ConvDictionaryLearning):
@@ -313,19 +314,22 @@ class DaskConvDictionaryLearning(ClusterLearner, ConvDictionaryLearning):
         self._keep(update, signals)
         return self
 
-    def encode(self, X):
+    def encode(self, X, mask=None, out=None):
         """Activation maps, as without Dask; a Dask array for a Dask array, see `encode_dask`.
 
         Parameters
         ----------
         X : signals as in `fit`, or arrays
+        mask, out : as of `ConvDictionaryLearning.encode`
+            For what is no Dask array.
 
         Returns
         -------
         dask.array.Array or array of shape (n_samples, n_components, *positions[, n_channels])
         """
-        if not hasattr(X, "to_delayed"):
-            return super().encode(X)
+        if not is_dask(X):
+            return super().encode(X, mask, out)
+        refuse_beside_dask(mask=mask, out=out)
         self._check_is_ready()
         return encode_dask(X, self._serial(), "encode")
 

@@ -9,6 +9,19 @@ from .encoding import decode_dask, encode_dask, score_dask
 _ROUND = 8  # blocks, where none is said
 
 
+def refuse_beside_dask(**given):
+    """Refuse what only arrays of one machine go with.
+
+    Raises
+    ------
+    ValueError
+    """
+    for name, value in given.items():
+        if value is not None:
+            hint = ": what comes back is a Dask array, which its to_zarr or store writes" if name == "out" else ""
+            raise ValueError(f"{name} does not go with a Dask array{hint}")
+
+
 class ClusterLearner:
     """Learning from the blocks of a Dask array.
 
@@ -16,10 +29,11 @@ class ClusterLearner:
     and `max_iter`, and stand before an estimator that does the same for arrays.
     """
 
-    def transform(self, X):
+    def transform(self, X, out=None):
         """Codes of signals, as without Dask; a Dask array for a Dask array, see `encode_dask`."""
         if not is_dask(X):
-            return super().transform(X)
+            return super().transform(X, out)
+        refuse_beside_dask(out=out)
         self._check_is_ready()
         return encode_dask(X, self._serial())
 

@@ -37,7 +37,14 @@ def test_synchronous_is_the_online_learner(client, rng, shape, parameters):
         assert getattr(found, name) == pytest.approx(getattr(expected, name)), name
     signals = in_blocks(X, 5)
     np.testing.assert_allclose(found.encode(signals).compute(), found.encode(X))
-    np.testing.assert_allclose(found.transform(signals).compute(), found.transform(X))
+    rows = found.transform(X)
+    np.testing.assert_allclose(found.transform(signals).compute(), rows)
+    for use, expected in ((found.encode, found.encode(X)), (found.transform, rows)):
+        np.testing.assert_array_equal(use(X, out=np.zeros(expected.shape)), expected)
+        with pytest.raises(ValueError, match="out does not go with a Dask array: .* its to_zarr"):
+            use(signals, out=np.zeros(expected.shape))
+    with pytest.raises(ValueError, match="mask does not go with a Dask array"):
+        found.encode(signals, mask=np.zeros(shape, bool))
     assert found.score(signals) == pytest.approx(found.score(X))
 
 
