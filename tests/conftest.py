@@ -1,6 +1,7 @@
 """Fixtures and settings shared by all tests."""
 
 import functools
+import gc
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import settings
 # A kernel compiles at its first call, which no per-example deadline allows for.
 settings.register_profile("sparseshare", deadline=None, print_blob=True)
 settings.load_profile("sparseshare")
+# Compilers make objects by the million that stay, and ten thousand tests stay as well: not to be looked through as
+# often as Python does by itself.
+gc.set_threshold(50_000, 10, 10)
 
 
 @functools.cache
@@ -44,6 +48,10 @@ def pytest_collection_modifyitems(config, items):
     for item in marked:
         if problem:
             item.add_marker(pytest.mark.skip(reason=problem))
+
+
+def pytest_collection_finish():
+    gc.freeze()
 
 
 @pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
