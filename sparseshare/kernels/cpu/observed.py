@@ -64,7 +64,7 @@ def observe(observed, missing):
     return n
 
 
-@part
+@rare
 def observed_norms(observed):
     """Squared norms over the observed features, in `diagonal`; returns the largest, and the square of their unit.
 
@@ -93,7 +93,7 @@ def _largest(observed):
     ]  # fmt: skip
 
 
-@part
+@rare
 def gram_row(observed, j, out):
     """out = row j of the Gram matrix."""
     scale, factor, n = observed.scale, observed.factor, observed.size[0]

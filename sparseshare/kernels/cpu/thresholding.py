@@ -3,7 +3,7 @@
 import numpy as np
 
 from .factor import append_atom, capacity_for, clear_tail, delete_atom, project_atom, solve, triangles
-from .jit import inline, kernel, part
+from .jit import inline, kernel, part, rare
 from .vectors import SLOTS, sweep
 
 _BLOCK = 16  # atoms looked at together where few of them count
@@ -157,7 +157,7 @@ def squared_residual(q, g, idx, coef, m, norm2):
     return max(total, 0.0)
 
 
-@part
+@rare
 def _largest(v, count, positive, size, heap_value, heap_atom, idx, coef):
     """The `count` largest non-zero entries of v by magnitude (by value if positive), earlier atoms first on a tie.
 
@@ -231,7 +231,7 @@ def _at_least(v, size, n, least, last, idx, coef):
     return m
 
 
-@part
+@rare
 def _normalised_step(g, idx, m, G, safe):
     """The step that minimises the residual along g on the support: |g_A|^2 / (g_A G_AA g_A)."""
     square, curvature = g.dtype.type(0), g.dtype.type(0)
@@ -244,7 +244,7 @@ def _normalised_step(g, idx, m, G, safe):
     return max(square / curvature, safe) if curvature > 0 else safe
 
 
-@part
+@rare
 def _least_squares(q, G, idx, coef, m, positive, lower, upper, kept_idx, vectors):
     """Least squares on a support, without atoms that depend on earlier ones; returns the number of atoms kept."""
     kept_coef, rhs, column = vectors[0], vectors[1], vectors[2]
