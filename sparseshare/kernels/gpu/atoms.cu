@@ -37,6 +37,7 @@ __device__ double height_for_budget(const T* row, const int n_features, const in
     high = __shfl_sync(FULL, height, enough);
     if (enough > 0) low = next_low;
     bool between = false;
+#pragma unroll 1
     for (int f = lane; f < n_features; f += WARP) {
       const double depth = top - magnitude((double)row[f]);
       between = between || (depth >= low && depth < high);
@@ -44,6 +45,7 @@ __device__ double height_for_budget(const T* row, const int n_features, const in
     if (!__any_sync(FULL, between)) break;
   }
   double count = 0, total = 0, squares = 0;
+#pragma unroll 1
   for (int f = lane; f < n_features; f += WARP) {
     const double depth = top - magnitude((double)row[f]);
     if (depth < high) {
@@ -86,6 +88,7 @@ __device__ void project_and_step(T* row, T* atom, const int n_features, const in
     }
   warp_argmax(best, best_place);
   if (zero_mean) {
+#pragma unroll 1
     for (int twice = 0; twice < 2; ++twice) {  // the first mean of large entries leaves its rounding error
       double mean = 0;
       for (int f = lane; f < n_features; f += WARP) mean += (double)row[f];
@@ -110,13 +113,14 @@ __device__ void project_and_step(T* row, T* atom, const int n_features, const in
       top = warp_max(top);
       __syncwarp();  // other lanes' entries are read from here on
       cut = true;
-      height = height_for_budget(row, n_features, lane, top, l1_budget, false);
-      squares = cut_norm2(row, n_features, lane, top, height);
-      inverse = 1;
-      if (squares > 1) {
-        height = height_for_budget(row, n_features, lane, top, l1_budget, true);
-        inverse = 1 / sqrt(cut_norm2(row, n_features, lane, top, height));
+      bool ball = false;
+#pragma unroll 1
+      for (;; ball = true) {  // a loop, so that there is one copy of what it calls
+        height = height_for_budget(row, n_features, lane, top, l1_budget, ball);
+        squares = cut_norm2(row, n_features, lane, top, height);
+        if (ball || !(squares > 1)) break;
       }
+      inverse = ball ? 1 / sqrt(squares) : 1.0;
       __syncwarp();  // kept: other lanes have read the entries that each lane writes below
     }
   }
