@@ -10,7 +10,7 @@ import numpy as np
 
 from .duality import duality_gap
 from .factor import append_atom, capacity_for, clear_tail, delete_atom, project_column, solve, triangles
-from .jit import inline, kernel, part, rare
+from .jit import inline, kernel, part
 from .observed import correlate_code, gram_row, squared_norm
 from .vectors import SLOTS, lanes_above, lowest_bit, sweep
 
@@ -238,7 +238,7 @@ def _objective(q, g, idx, coef, m, norm2, penalty):
     return 0.5 * residual2 + float(penalty) * norm1
 
 
-@rare
+@part
 def _correlate(q, G, observed, idx, coef, m, positive, g, top_value, top_atom):
     """The correlations of all atoms with the residual of a code, and the largest score."""
     if observed is not None:
@@ -247,7 +247,7 @@ def _correlate(q, G, observed, idx, coef, m, positive, g, top_value, top_atom):
     return g[j] if positive else abs(g[j])
 
 
-@rare
+@part
 def _start(
     G, observed, positive, indices, values, count,
     lower, upper, idx, place, coef, sign, column, projection, expansion, position,
@@ -291,7 +291,7 @@ def _next_violator(bits, top_value, top_atom, G, observed, place, before, m, pos
     return -1, bits
 
 
-@rare
+@part
 def _exchange(s, m, projection, lower, expansion, coef, sign):
     """Put a dependent atom in: the one that leaves, and the value that enters.
 
@@ -317,7 +317,7 @@ def _exchange(s, m, projection, lower, expansion, coef, sign):
     return drop, t * s
 
 
-@rare
+@part
 def _leave(d, m, observed, idx, place, sign, coef, rhs, position, lower, upper):
     """Take atom d out of the active set; returns what is left of m."""
     position[idx[d]] = -1

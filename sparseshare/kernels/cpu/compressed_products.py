@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .jit import kernel, rare
+from .jit import kernel, part, rare
 from .register_sums import ROWS, gathered_row, gathered_rows, lowest_bit
 from .register_tiles import EXPANDS, PIECE, PIECES, kept_sum, put_runs, run_sums, tile_rows
 from .shared_products import hash_key, mix
@@ -14,7 +14,7 @@ _DEPTH = 256  # words of `run_sums` that are drawn at a time
 _1, _HALF = np.uint32(1), np.uint64(32)
 
 
-@rare
+@part
 def hashed_panel(values, key, signed, n_columns, top, n, first, words, signs, panel):
     """Rows top to top + n, and columns from `first` on, of a hashed matrix.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .duality import duality_gap, rounding_level, violation
 from .factor import append_atom, capacity_for, clear_tail, delete_atom, project_atom, solve, triangles
-from .jit import inline, kernel, part, rare
+from .jit import inline, kernel, part
 from .thresholding import soft_threshold
 from .vectors import SLOTS, sweep
 
@@ -101,7 +101,7 @@ def coordinate_tile(Q, norms2, G, alpha, tol, max_iter, positive, indices, value
             used[idx[a]] = False
 
 
-@rare
+@part
 def _enter(j, value, m, G, idx, used, w, scale, inverse, compact):
     """Put atom j into the working set of m; returns its new size."""
     row, new = G[j], compact[m]
@@ -140,7 +140,7 @@ def _descend(m, penalty, positive, quiet, max_sweeps, w, inner, scale, inverse, 
     return max_sweeps + 1
 
 
-@rare
+@part
 def _settle_signs(m, penalty, w, inner, scale, compact, lower, upper, chosen, scratch):
     """Go to the minimum for the signs as they stand, and where a coefficient reaches zero let it stay there and go on.
 

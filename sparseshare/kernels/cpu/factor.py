@@ -13,7 +13,7 @@ from math import sqrt
 
 import numpy as np
 
-from .jit import inline, part, rare
+from .jit import inline, part
 from .vectors import SLOTS, combine_lower, combine_upper, dot
 
 
@@ -87,7 +87,7 @@ def clear_tail(x, m):
         x[a] = 0
 
 
-@rare
+@part
 def delete_atom(d, m, lower, upper):
     """Take atom d out of R: rotate its column into the last row, which then leaves."""
     end = (m + SLOTS - 1) // SLOTS * SLOTS

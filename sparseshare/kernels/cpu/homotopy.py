@@ -307,7 +307,7 @@ def _join(path, G, m, limit, j, h):
     return m + 1
 
 
-@rare
+@part
 def _leave(path, m, d, least):
     """Take the atom at place d out of A; returns the number of atoms."""
     delete_atom(d, m, path.lower, path.upper)
@@ -322,7 +322,7 @@ def _leave(path, m, d, least):
     return m
 
 
-@rare
+@part
 def _turn(path, m):
     """u = inv(G_AA) s, from scratch."""
     for k in range(m):
@@ -332,7 +332,7 @@ def _turn(path, m):
         solve(path.b, 0, m, path.lower, path.upper, path.column, path.u)
 
 
-@rare
+@part
 def _bound(path, q, m, c, norm2, max_l1_norm, max_error):
     """The penalty at which the segment meets the first of two bounds, above c if it has passed it; 0 if it does not.
 
@@ -373,7 +373,7 @@ def _look_ahead(path, q, G, m, c, end, norm2, largest, goal, drop, positive):
     return gap, duality_gap(q, path.g_end, path.idx, path.w_end, m, norm2, end, top) <= goal
 
 
-@rare
+@part
 def _residual2(path, q, m, norm2):
     """|x - w D|^2 of the code that was looked at."""
     for k in range(m):

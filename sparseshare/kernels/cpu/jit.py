@@ -80,7 +80,10 @@ def part(function):
 
 
 def rare(function):
-    """As `part`, but compiled once and called: for what happens seldom, to keep compilation short."""
+    """As `part`, but compiled once and called, to keep compilation short: for what happens seldom in slow kernels.
+
+    In fast ones even a call that never comes costs: the lasso of 64 features took a tenth longer with one.
+    """
     return merged(function, nogil=True, error_model="numpy", fastmath=FASTMATH, _nrt=False, forceinline=False)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .jit import inline, part, rare
+from .jit import inline, part
 from .vectors import SLOTS, squared_rows, sweep, weighted_rows
 
 _FAINT = 1e-30  # of a squared norm: below, float32 loses it
@@ -64,7 +64,7 @@ def observe(observed, missing):
     return n
 
 
-@rare
+@part
 def observed_norms(observed):
     """Squared norms over the observed features, in `diagonal`; returns the largest, and the square of their unit.
 
@@ -82,7 +82,7 @@ def observed_norms(observed):
     return float(largest), boost2
 
 
-@rare
+@part
 def _largest(observed):
     diagonal = observed.diagonal
     return diagonal[
@@ -93,7 +93,7 @@ def _largest(observed):
     ]  # fmt: skip
 
 
-@rare
+@part
 def gram_row(observed, j, out):
     """out = row j of the Gram matrix."""
     scale, factor, n = observed.scale, observed.factor, observed.size[0]

@@ -10,7 +10,7 @@ from math import sqrt
 
 import numpy as np
 
-from .jit import kernel, part, rare
+from .jit import kernel, part
 from .observed import gram_row, squared_norm
 from .vectors import SLOTS, least_squares_sweep, orthogonal_sweep
 
@@ -184,7 +184,7 @@ def _again(g, weight):
     return best
 
 
-@rare
+@part
 def _codes(m, factor, y, inverse, code, values):
     """values = inv(L') y, from the last atom to the first."""
     for a in range(m):
