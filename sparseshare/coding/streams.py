@@ -267,5 +267,7 @@ def _description(problem, mask):
     }
     arrays = {name: in_words(getattr(problem, name)) for name in BY_SIGNAL if np.ndim(getattr(problem, name))}
     if mask is not None:
-        arrays["mask"] = in_words(mask if isinstance(mask, str) else np.asarray(mask)[sampled(len(mask))])
+        arrays["mask"] = in_words(
+            mask if isinstance(mask, str) else np.array([mask[row] for row in sampled(np.shape(mask)[0])])
+        )
     return f"{in_words(problem.dictionary)} {sorted(options.items())}{f' {arrays}' if arrays else ''}"
