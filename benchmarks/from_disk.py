@@ -4,7 +4,7 @@ Patches of 64 float32 features of the two photographs in scikit-learn go into a 
 one epoch and encoded into a folder of sparse codes. Every run has a process of its own. In memory the same is done with
 the whole array, loaded before the clock starts, and the codes stay in memory; both learn the same dictionary to the
 last bit. "cold" is from disk again, after the system has been told to forget what it keeps of the file, as it has of
-one that is larger than its memory. Small sizes are run in several turns, of which the best count.
+one that is larger than its memory. All take turns, and the best of several count: about 20 minutes.
 
     python benchmarks/from_disk.py                      # 1 and 10 million: results/from_disk.md
     python benchmarks/from_disk.py 200000 500000        # other sizes, nothing is kept
@@ -28,7 +28,7 @@ from sparseshare.threads import thread_count
 
 N_FEATURES, N_ATOMS, BATCH, ALPHA = 64, 128, 1024, 0.2
 MODES = "memory", "disk", "cold"
-SIZES, PATCHES_A_SIZE = (1_000_000, 10_000_000), 3_000_000  # patches of all turns together, where one has fewer
+SIZES, N_TURNS = (1_000_000, 10_000_000), 3
 MOST_RESIDENT, LEAST_SHARE, MOST_GROWTH = 600, 0.9, 40  # MB, of the throughput in memory, MB from least to most
 
 
@@ -98,10 +98,10 @@ def run(mode, file, folder):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def turns(file, folder, n_turns):
+def turns(file, folder):
     """The best throughputs and the highest peak of every mode, taken in turns."""
     best = {}
-    for _ in range(n_turns):
+    for _ in range(N_TURNS):
         for mode in MODES:
             row = run(mode, file, folder)
             known = best.setdefault(mode, row)
@@ -119,7 +119,8 @@ def keep(lines, passed):
         f"memory of the process with all libraries. Wanted: less than {MOST_RESIDENT} MB from disk, the same for all",
         f"sizes, {LEAST_SHARE} of the throughput in memory: {'held' if passed else 'NOT HELD'}.", "",
         f"Measured: {', '.join(f'{key} {value}' for key, value in facts.items())}.",
-        "disk: the file is in the system's cache, since it has just been written; cold: it has been taken out of it.",
+        f"The best of {N_TURNS} runs each, in turns. disk: the file is in the system's cache, since it has just been",
+        "written; cold: it has been taken out of it.",
         "",
         "| patches | from | peak, MB | learned from a second | encoded a second |", "|---|---|---|---|---|", *lines,
     ]  # fmt: skip
@@ -142,7 +143,7 @@ def main():
         with tempfile.TemporaryDirectory(dir=given.temporary) as folder:
             file = Path(folder) / "patches.npy"
             write_patches(file, n_patches)
-            rows = turns(file, Path(folder) / "codes", min(max(1, PATCHES_A_SIZE // n_patches), 3))
+            rows = turns(file, Path(folder) / "codes")
         for mode, row in rows.items():
             print(f"{n_patches:10} {mode:>7} {row['peak']:8.0f} {row['fit']:9.0f} {row['transform']:12.0f}", flush=True)
             lines.append(
