@@ -43,7 +43,6 @@ from .planning import check_training, plan_of
 from .resumption import Resumption
 from .training import NetworkReports, train
 from .unrolled_errors import error_curve
-from .unrolled_losses import StepLoss
 from .unrolled_steps import WEIGHTS, UnrolledISTA
 from .unrolled_training import loss_of, scorer, split
 
@@ -85,7 +84,7 @@ class LearnedSparseCoder(
         the atoms are few. Training knows nothing of it.
     loss : {"objective", "codes"}, default="objective"
         What training minimises: F itself, or the squared distance to the exact codes. These are computed once and kept
-        in memory as a dense array, even if the signals are on disk.
+        as a dense array; those of signals on disk in every epoch anew, batch by batch.
     discount : float, default=0.0
         Training minimises a mean of this loss over all steps, in which a step has `discount` times the weight of the
         next one. 0 takes the last step alone; with 0.7 or so the codes after every step are of use, see `error_curve`.
@@ -298,7 +297,7 @@ class LearnedSparseCoder(
                 self.network_,
                 read,
                 targets,
-                plan_of(self, StepLoss(loss, self.discount) if self.discount > 0 else loss, adam={"decay2": _DECAY}),
+                plan_of(self, loss, adam={"decay2": _DECAY}),
                 random_state,
                 score=score,
                 reports=reports,
@@ -339,18 +338,11 @@ class LearnedSparseCoder(
             A ValueError: a block of signals holds NaN, has another width or cannot be read. The message names it and
             its rows; codes of the blocks before it that have been written to `out` stay there.
         """
-        check_is_fitted(self)
-        X = rows_of(X)
-        if isinstance(X, Source):
-            self._device(X)
-            X, _ = check_source(X)
-            validate_data(self, X, reset=False, skip_check_array=True)
-        else:
-            X = self._check_signals(X, reset=False)
-            if out is None:
-                return self._codes(X, sparse=self.sparse_output)
+        X = self._check_new(X)
         if out is not None:
             return write_pieces(self._code_blocks(as_source(X)), out, (X.shape[0], self._n_features_out))
+        if not isinstance(X, Source):
+            return self._codes(X, sparse=self.sparse_output)
         return together(self._code_blocks(X, self.sparse_output), X.shape[0])
 
     def inverse_transform(self, X):
@@ -386,8 +378,8 @@ class LearnedSparseCoder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Best signals that `fit` has not seen; they and their codes are all in memory.
+        X : array-like or source of rows of shape (n_samples, n_features)
+            As of `transform`; best signals that `fit` has not seen.
 
         Returns
         -------
@@ -396,11 +388,10 @@ class LearnedSparseCoder(
             F(z) - F(z*) over sum F(z*). Each of these two is a dict of ndarrays "learned", "ista" and "fista" of
             shape (n_steps,), z* being the exact codes.
         """
-        check_is_fitted(self)
-        X = self._check_signals(X, reset=False).astype(np.float64)
+        X = self._check_new(X)
         device = self._device(X)
-        with computing_on(device):
-            return error_curve(self, X, device)
+        with computing_on(device), closing(self._dense_blocks(as_source(X))) as blocks:
+            return error_curve(self, (rows.astype(np.float64) for _, _, rows in blocks), device)
 
     def _new_network(self, shape, dtype, random_state=0):
         """The steps of ISTA."""
@@ -415,13 +406,18 @@ class LearnedSparseCoder(
         )
         return Network([layer], shape, dtype, random_state, n_threads=thread_count(self.n_jobs))
 
-    def _code_blocks(self, source, sparse=False):
-        """Codes block by block, as `write_pieces` takes them; blocks are of whole tiles of `unrolled_codes`."""
+    def _dense_blocks(self, source):
+        """Signals block by block, as `write_pieces` takes them; blocks are of whole tiles of `unrolled_codes`."""
         n_rows = rows_a_block(source.shape[1] + self._n_features_out, compute_dtype(source))
         blocks = source.blocks(n_rows)
         with closing(read_ahead(blocks) if source.in_threads else blocks) as blocks:
             for number, first, rows in blocks:
-                rows = rows.toarray() if hasattr(rows, "toarray") else rows
+                yield number, first, rows.toarray() if hasattr(rows, "toarray") else rows
+
+    def _code_blocks(self, source, sparse=False):
+        """Codes of these blocks."""
+        with closing(self._dense_blocks(source)) as blocks:
+            for number, first, rows in blocks:
                 yield number, first, self._codes(rows, sparse=sparse)
 
     def _codes(self, X, n_steps=None, sparse=False):
@@ -456,6 +452,17 @@ class LearnedSparseCoder(
         check_there(X)
         validate_data(self, X, skip_check_array=True)
         self._check_dictionary(X)
+        return X
+
+    def _check_new(self, X):
+        """Signals for a fitted coder: a source if they are to be read block by block."""
+        check_is_fitted(self)
+        X = rows_of(X)
+        if not isinstance(X, Source):
+            return self._check_signals(X, reset=False)
+        self._device(X)
+        X, _ = check_source(X)
+        validate_data(self, X, reset=False, skip_check_array=True)
         return X
 
     def _check_signals(self, X, reset):

@@ -83,6 +83,37 @@ class CodeError:
         return loss, gradient
 
 
+class LossOfCodes:
+    """A loss whose targets are codes of the signals that it is given: they are computed whenever they are needed.
+
+    Parameters
+    ----------
+    loss : callable
+        Of codes, and the codes that they are to come near to.
+    encode : callable
+        Makes codes of signals.
+    """
+
+    def __init__(self, loss, encode):
+        self.loss, self.encode = loss, encode
+
+    def __call__(self, outputs, targets):
+        """Loss, and its gradient by the codes.
+
+        Parameters
+        ----------
+        outputs : ndarray of shape (n, n_components), or as `loss` takes them
+        targets : ndarray of shape (n, n_features)
+            The signals.
+
+        Returns
+        -------
+        loss : float
+        gradient : ndarray of the shape of outputs
+        """
+        return self.loss(outputs, self.encode(targets))
+
+
 class LassoObjective:
     """Mean over the signals of 0.5 |x - z D|^2 + alpha |z|_1, over that of codes of zeros.
 

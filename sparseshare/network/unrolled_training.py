@@ -6,11 +6,11 @@ import numpy as np
 
 from sparseshare.coding.encode import encode
 from sparseshare.devices import device_of, to_device
-from sparseshare.sources import rows_a_block, rows_of
+from sparseshare.sources import Stack, rows_a_block
 from sparseshare.threads import thread_count
 
 from .losses import value_of
-from .unrolled_losses import CodeError, LassoObjective, mean_square
+from .unrolled_losses import CodeError, LassoObjective, LossOfCodes, StepLoss, mean_square
 
 _AT_ONCE = 1000  # signals of the validation part at a time
 _EXACT = 1e-6  # relative duality gap of the codes that are learned from
@@ -31,15 +31,33 @@ def loss_of(coder, X, signals):
     loss : callable
     targets : array of shape (n_samples, n_components), or `signals`
     """
-    if coder.loss == "codes":
-        problem = coder._problem(signals.dtype, _EXACT)
-        codes = encode(rows_of(X), problem, n_jobs=coder.n_jobs, dense=True, device=signals.device).values
-        return CodeError(mean_square([codes]) or 1.0), codes
-    n_rows = rows_a_block(X.shape[1], signals.dtype)  # wherever they are: the sum has the same bits
+    n_rows = rows_a_block(X.shape[1], signals.dtype)  # wherever they are: sums have the same bits
     slices = [slice(start, min(start + n_rows, len(X))) for start in range(0, len(X), n_rows)]
+    if coder.loss == "codes":
+        return _loss_against_codes(coder, X, signals, slices)
     with closing(signals.in_order(slices)) as pieces:
-        scale = 0.5 * mean_square(rows for _, _, rows in pieces)
-    return LassoObjective(coder.components_, float(coder.alpha), scale or 1.0, thread_count(coder.n_jobs)), signals
+        scale = 0.5 * mean_square(rows for _, _, rows in pieces) or 1.0
+    loss = LassoObjective(coder.components_, float(coder.alpha), scale, thread_count(coder.n_jobs))
+    return _over_steps(coder, loss), signals
+
+
+def _loss_against_codes(coder, X, signals, slices):
+    """Codes of signals on disk would be larger than these: they are computed with every batch."""
+    problem = coder._problem(signals.dtype, _EXACT)
+
+    def codes_of(rows):
+        return encode(rows, problem, n_jobs=coder.n_jobs, dense=True, device=signals.device).values
+
+    if not isinstance(X, Stack):
+        codes = codes_of(X)
+        return _over_steps(coder, CodeError(mean_square(codes[rows] for rows in slices) or 1.0)), codes
+    with closing(signals.in_order(slices)) as pieces:
+        scale = mean_square(codes_of(rows) for _, _, rows in pieces) or 1.0
+    return LossOfCodes(_over_steps(coder, CodeError(scale)), codes_of), signals
+
+
+def _over_steps(coder, loss):
+    return StepLoss(loss, coder.discount) if coder.discount > 0 else loss
 
 
 def split(n_samples, share, random_state):

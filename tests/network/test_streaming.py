@@ -20,6 +20,7 @@ from sparseshare.network import (
     multilayer_encoder,
     operators,
     sequential,
+    unrolled_training,
 )
 from sparseshare.sources import BlockError, stacks
 from sparseshare.sources import blocks as blocks_of_rows
@@ -175,12 +176,13 @@ def test_what_is_not_wanted_is_not_kept(monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{"loss": "codes"}, {"early_stopping": True}, {"loss": "codes", "discount": 0.5}])
-def test_unrolled_steps_learn_from_signals_on_disk(options):
+def test_unrolled_steps_learn_from_signals_on_disk(options, monkeypatch):
     coder = LearnedSparseCoder(**CODER.get_params() | options)
     curve, scores = coder.fit(SIGNALS).loss_curve_, coder.validation_scores_
-    watched = Watched(SIGNALS)
+    watched, encode, at_once = Watched(SIGNALS), unrolled_training.encode, [0]
+    monkeypatch.setattr(unrolled_training, "encode", lambda X, *a, **k: at_once.append(len(X)) or encode(X, *a, **k))
     assert coder.fit(watched).loss_curve_ == curve and coder.validation_scores_ == scores
-    assert watched.most <= 512
+    assert watched.most <= 512 and max(at_once) <= 512
     whole = np.round(SIGNALS * 9).astype(np.int8)
     assert coder.fit(Watched(whole)).loss_curve_ == coder.fit(whole).loss_curve_
 
@@ -203,6 +205,21 @@ def test_unrolled_steps_code_blocks_of_signals():
         coder.transform(iter([SIGNALS[:0]]))
     with pytest.raises(BlockError, match=r"block 1 .* has 5 columns"):
         coder.transform([SIGNALS[:9], SIGNALS[:9, :5]])
+
+
+def test_errors_of_unrolled_steps_block_by_block():
+    coder, watched = LearnedSparseCoder(ATOMS, alpha=0.1, n_steps=2, max_iter=0).fit(SIGNALS), Watched(SIGNALS)
+    whole, parts = coder.error_curve(SIGNALS[:512]), [coder.error_curve(SIGNALS[s : s + 256]) for s in (0, 256)]
+    blocks = coder.error_curve(iter([SIGNALS[:256], SIGNALS[256:512]]))
+    for name in ("learned", "ista", "fista"):
+        np.testing.assert_allclose(blocks["code_error"][name], whole["code_error"][name])
+        np.testing.assert_allclose(blocks["objective_gap"][name], whole["objective_gap"][name], atol=1e-12)
+        least, most = np.sort([part["code_error"][name] for part in parts], axis=0)
+        assert (least < whole["code_error"][name]).all() and (whole["code_error"][name] < most).all()
+    found, expected = coder.error_curve(watched), coder.error_curve(SIGNALS)
+    assert watched.most <= 512
+    for measure in ("code_error", "objective_gap"):
+        assert_array_equal(found[measure]["learned"], expected[measure]["learned"])
 
 
 def test_what_fit_does_not_take():
