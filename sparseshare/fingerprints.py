@@ -73,9 +73,9 @@ def _data_in_words(X):
     return f"{X.dtype} of shape {tuple(X.shape)}, rows with digest {_digest(_some_rows(X))}"
 
 
-def sampled(n):
-    """Numbers of the rows of a data set of `n` that a fingerprint looks at: a list of int."""
-    return np.unique(np.linspace(0, n - 1, min(n, SAMPLED)).astype(int)).tolist() if n else []
+def sampled(n, most=SAMPLED):
+    """Numbers of the rows of a data set of `n` that a fingerprint looks at: a list of int, `most` of them."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int)).tolist() if n else []
 
 
 def _some_rows(X):

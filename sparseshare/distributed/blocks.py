@@ -8,6 +8,7 @@ results are merged in a tree whose shape the number of blocks decides, so what c
 import numpy as np
 from scipy.sparse import issparse
 
+from sparseshare.devices import to_host
 from sparseshare.validation import check_kind, is_dask
 
 _FAN_IN = 8  # results that one task merges
@@ -291,7 +292,7 @@ def _as_it_is(value):
 
 
 def _rows_of_block(block, rows):
-    found = block[rows]
+    found = to_host(block[rows])
     found = found.toarray() if issparse(found) else np.asarray(found)
     if not np.isfinite(found).all():
         raise ValueError("X contains NaN or infinity: every entry must be a finite number")

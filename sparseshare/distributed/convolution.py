@@ -1,7 +1,6 @@
 """Atoms shared over positions, learned from the blocks of a Dask array."""
 
 import warnings
-from contextlib import closing
 from functools import reduce
 
 import numpy as np
@@ -113,6 +112,10 @@ class DaskConvDictionaryLearning(ClusterLearner, ConvDictionaryLearning):
         Threads of a task. None is one: Dask runs a task on every thread of a worker. Results do not depend on it.
     device : str, default="auto"
         Where workers code: "auto" follows the blocks; "cuda" sends them to the worker's GPU; "cpu".
+    checkpoint : str, path, Checkpoint or None, default=None
+        File of this machine that `fit` writes its state to every minute, or as often as a
+        `sparseshare.checkpoints.Checkpoint` says. A fit whose client was killed goes on from it, with the same data and
+        parameters, on any cluster; "synchronous" ends with the same bits.
 
     Attributes
     ----------
@@ -143,7 +146,7 @@ class DaskConvDictionaryLearning(ClusterLearner, ConvDictionaryLearning):
     See Also
     --------
     ConvDictionaryLearning : On one machine.
-    DaskMiniBatchDictionaryLearning : Atoms as long as the signals; its notes say what there is for a `checkpoint`.
+    DaskMiniBatchDictionaryLearning : Atoms as long as the signals; on dead workers and clients.
 
     References
     ----------
@@ -162,7 +165,7 @@ class DaskConvDictionaryLearning(ClusterLearner, ConvDictionaryLearning):
     ((2, 5), (12, 2, 60))
     """
 
-    method, batch_size, checkpoint = "online", 1, None  # parameters of the estimator for arrays that are none here
+    method, batch_size = "online", 1  # parameters of the estimator for arrays that are none here
 
     def __init__(
         self,
@@ -205,6 +208,7 @@ class DaskConvDictionaryLearning(ClusterLearner, ConvDictionaryLearning):
         random_state=None,
         n_jobs=None,
         device="auto",
+        checkpoint=None,
     ):
         self.n_components = n_components
         self.atom_shape = atom_shape
@@ -244,6 +248,7 @@ class DaskConvDictionaryLearning(ClusterLearner, ConvDictionaryLearning):
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.device = device
+        self.checkpoint = checkpoint
 
     @with_callbacks
     def fit(self, X, y=None):
@@ -268,14 +273,19 @@ class DaskConvDictionaryLearning(ClusterLearner, ConvDictionaryLearning):
         blocks, signals = self._remote_signals(X, reset=True)
         random_state = check_random_state(self.random_state)
         going_on = self.warm_start and hasattr(self, "components_")
-        update = self._update(blocks, signals, random_state, going_on, vars(self).get("_memory") if going_on else None)
+        checkpoint, saved = self._begin_checkpoints(blocks)
+        memory = vars(self).get("_memory") if going_on else None
+        update = self._update(blocks, signals, random_state, going_on, memory, saved)
         self.converged_ = False
         with single_threaded_blas, EpochReports(self, X, y) as reports:
-            with closing(self._steps(update, blocks, random_state)) as steps:
-                losses = self._epochs(
-                    steps, len(blocks), reports, lambda: self._given(update.atoms, signals), self._has_converged
-                )  # fmt: skip
-        self.loss_curve_, self.n_iter_ = losses, len(losses)
+            self.loss_curve_ = self._learn_from_blocks(
+                lambda order: self._steps(update, blocks, order),
+                blocks, reports, random_state, checkpoint, saved, lambda: self._given(update.atoms, signals),
+                lambda: dict(alternation=update.state, converged=self.converged_), self._has_converged,
+            )  # fmt: skip
+        if saved is not None and saved["finished"]:
+            self.converged_ = saved["converged"]
+        self.n_iter_ = len(self.loss_curve_)
         self._keep(update, signals)
         if not update.statistics.usage[update.form.n_fixed :].any() and update.statistics.energy > 0:
             warnings.warn(
@@ -309,7 +319,7 @@ class DaskConvDictionaryLearning(ClusterLearner, ConvDictionaryLearning):
         numbers, given = range(len(blocks)), self._arguments(update, blocks)
         with single_threaded_blas:
             summary = blocks.merged(_merged, numbers, _statistics_of_block, *given)
-            objective = self._learn(update, blocks, numbers, given, summary, 1.0)
+            objective = self._learn_from(update, blocks, numbers, given, summary, 1.0)
         self.loss_curve_.append(objective / len(signals))
         self._keep(update, signals)
         return self
@@ -352,15 +362,20 @@ class DaskConvDictionaryLearning(ClusterLearner, ConvDictionaryLearning):
             flat=template.flat, device="cpu",
         )  # fmt: skip
 
-    def _update(self, blocks, signals, random_state, going_on, memory):
+    def _update(self, blocks, signals, random_state, going_on, memory, saved=None):
         form, atoms = self._start(signals, random_state, going_on)
-        if not going_on or "alpha_" not in vars(self) or memory is None:
+        if saved is not None:
+            self.alpha_ = saved["alternation"]["alpha"]
+        elif not going_on or "alpha_" not in vars(self) or memory is None:
             self.alpha_ = float(self.alpha)
             if self.alpha_relative:
                 shared = blocks.share((atoms, self._options()))
                 work = _largest_alpha_of_block, shared, *self._form_of_signals(), self._threads, self.device
                 self.alpha_ *= blocks.merged(max, range(len(blocks)), *work)
-        return Alternation(atoms, form, self._options(), self.alpha_, self.replace_atoms, None, memory)
+        update = Alternation(atoms, form, self._options(), self.alpha_, self.replace_atoms, None, memory)
+        if saved is not None:
+            update.restore(saved["alternation"])
+        return update
 
     def _form_of_signals(self):
         """Spatial axes, and what flat rows stand for."""
@@ -372,17 +387,15 @@ class DaskConvDictionaryLearning(ClusterLearner, ConvDictionaryLearning):
         shared = blocks.share((update.atoms, update.form, update.options, update.alpha))
         return shared, *self._form_of_signals(), self._threads, self.device
 
-    def _steps(self, update, blocks, random_state):
+    def _steps(self, update, blocks, order):
         size = self._blocks_in_a_batch(blocks) * int(blocks.sizes.max())
         forgetting = max(0.0, 1 - size / blocks.shape[0]) if self.forgetting is None else self.forgetting
-        batches = self._batches(
-            blocks, _merged, _statistics_of_block, lambda: self._arguments(update, blocks), random_state
-        )  # fmt: skip
+        batches = self._batches(blocks, order, _merged, _statistics_of_block, lambda: self._arguments(update, blocks))
         for numbers, given, summary in batches:
-            objective = self._learn(update, blocks, numbers, given, summary, forgetting)
+            objective = self._learn_from(update, blocks, numbers, given, summary, forgetting)
             yield len(numbers), int(blocks.sizes[numbers].sum()), objective, False
 
-    def _learn(self, update, blocks, numbers, given, summary, forgetting):
+    def _learn_from(self, update, blocks, numbers, given, summary, forgetting):
         statistics, objective = summary
 
         def worst_coded(count):

@@ -1,12 +1,16 @@
 """What the learners on a cluster share: batches of blocks in both modes, epochs, and results for Dask arrays."""
 
-import numpy as np
+from contextlib import closing
 
+from sparseshare.checkpoints import begin_checkpoints
+from sparseshare.fingerprints import in_words, sampled
 from sparseshare.validation import check_choice, check_number, is_dask
 
 from .encoding import decode_dask, encode_dask, score_dask
+from .order import BlockOrder
 
 _ROUND = 8  # blocks, where none is said
+_BLOCKS_SAMPLED = 8  # of which a row tells these data from others: a block is read for it
 
 
 def refuse_beside_dask(**given):
@@ -63,25 +67,35 @@ class ClusterLearner:
         """Threads of a task: Dask runs as many tasks at once as a worker may use threads."""
         return 1 if self.n_jobs is None else self.n_jobs
 
-    def _batches(self, blocks, merge, work, arguments, random_state):
+    def _begin_checkpoints(self, blocks):
+        """The checkpoint that a fit writes, and the state that it goes on from."""
+        data = {}
+        if self.checkpoint is not None:
+            some = blocks.starts[sampled(len(blocks), _BLOCKS_SAMPLED)]
+            data = dict(
+                X=f"{blocks.shape}, of which some rows are {in_words(blocks.rows(some))}",
+                blocks=in_words(blocks.sizes),
+                components_=vars(self).get("components_") if self.warm_start else None,
+            )
+        return begin_checkpoints(self, **data)
+
+    def _batches(self, blocks, order, merge, work, arguments):
         """Results of all batches of all epochs: numbers of the blocks, arguments of their tasks, result."""
-        orders = (
-            random_state.permutation(len(blocks)) if self.shuffle else np.arange(len(blocks))
-            for _ in range(self.max_iter)
-        )  # fmt: skip
         if self.mode == "synchronous":
             size = self._blocks_in_a_batch(blocks)
-            for order in orders:
-                for start in range(0, len(order), size):
-                    numbers, given = np.sort(order[start : start + size]).tolist(), arguments()
-                    yield numbers, given, blocks.merged(merge, numbers, work, *given)
+            while taken := order.take(size):
+                numbers, given = sorted(taken), arguments()
+                result = blocks.merged(merge, numbers, work, *given)
+                order.done(taken)
+                yield numbers, given, result
             return
         in_flight = self.max_in_flight
         if in_flight is None:
             in_flight = 2 * max(1, sum(blocks.client.nthreads().values()))
         staleness = 2 * in_flight if self.max_staleness is None else self.max_staleness
-        numbers = (int(number) for order in orders for number in order)
+        numbers = (taken[0] for taken in iter(lambda: order.take(1), []))
         for number, given, result in blocks.as_they_come(numbers, work, arguments, in_flight, staleness):
+            order.done([number])
             yield [number], given, result
 
     def _blocks_in_a_batch(self, blocks):
@@ -89,20 +103,58 @@ class ClusterLearner:
             return 1
         return min(len(blocks), _ROUND if self.blocks_per_update is None else self.blocks_per_update)
 
-    def _epochs(self, steps, n_blocks, reports, dictionary, has_converged=None):
-        """The mean loss of every epoch.
+    def _learn_from_blocks(
+        self, steps, blocks, reports, random_state, checkpoint, saved, dictionary, state, has_converged=None
+    ):
+        """Epochs over all blocks, or what is left of them.
 
-        `steps` yields numbers of blocks and of signals, the objective of these, and whether to stop.
+        Parameters
+        ----------
+        steps : callable
+            ``steps(order)`` yields numbers of blocks and of signals, the objective of these, and whether to stop.
+        blocks : ArrayBlocks
+        reports : EpochReports
+        random_state : RandomState
+        checkpoint, saved
+            As of `_begin_checkpoints`.
+        dictionary, state : callables
+            The dictionary as it is now; what else going on needs, for a checkpoint.
+        has_converged : callable or None, default=None
+            Asked after an epoch, with the losses so far.
+
+        Returns
+        -------
+        list of float
+            The mean loss of every epoch.
         """
-        losses, left = [], 0
-        for blocks, size, objective, stop in steps:
-            if left == 0:
-                reports.begin()
-                left, total, seen = n_blocks, 0.0, 0
-            left, total, seen = left - blocks, total + objective, seen + size
-            if left == 0 or stop:
-                losses.append(total / seen)
-                asked = reports.end(losses[-1], dictionary())
-                if asked or stop or (has_converged is not None and has_converged(losses)):
-                    break
+        order = BlockOrder(len(blocks), self.max_iter, random_state if self.shuffle else None)
+        progress = dict(losses=[], left=0, total=0.0, seen=0, finished=False)  # left: blocks that an epoch lacks
+        if saved is not None:
+            order.restore(saved["order"])
+            progress = saved["progress"]
+
+        def save():
+            checkpoint.save(dict(state(), order=order.state, progress=progress, finished=progress["finished"]))
+
+        losses, begun = progress["losses"], False
+        if reports.again(losses, dictionary()) or progress["finished"]:
+            return losses
+        with closing(steps(order)) as steps:
+            for n_blocks, size, objective, stop in steps:
+                if progress["left"] == 0:
+                    progress.update(left=len(blocks), total=0.0, seen=0)
+                if not begun:
+                    reports.begin()
+                    begun = True
+                for name, count in dict(left=-n_blocks, total=objective, seen=size).items():
+                    progress[name] += count
+                if progress["left"] == 0 or stop:
+                    losses.append(progress["total"] / progress["seen"])
+                    asked, begun = reports.end(losses[-1], dictionary()), False
+                    if asked or stop or (has_converged is not None and has_converged(losses)):
+                        break
+                if checkpoint.due():
+                    save()
+        progress["finished"] = True
+        save()
         return losses

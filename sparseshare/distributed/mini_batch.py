@@ -1,7 +1,5 @@
 """Dictionary learning from the blocks of a Dask array."""
 
-from contextlib import closing
-
 import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
@@ -109,6 +107,10 @@ class DaskMiniBatchDictionaryLearning(ClusterLearner, DictionaryLearner):
         Make `transform` return csr_array, or a Dask array with such blocks.
     device : str, default="auto"
         Where workers code: "auto" follows the blocks; "cuda" sends them to the worker's GPU; "cpu".
+    checkpoint : str, path, Checkpoint or None, default=None
+        File of this machine that `fit` writes its state to every minute, or as often as a
+        `sparseshare.checkpoints.Checkpoint` says. A fit whose client was killed goes on from it, with the same data and
+        parameters, on any cluster; "synchronous" ends with the same bits.
 
     Attributes
     ----------
@@ -145,8 +147,8 @@ class DaskMiniBatchDictionaryLearning(ClusterLearner, DictionaryLearner):
     the workers' memory where there is room. What is to survive a worker must come from a file or a function: data that
     were scattered from here are lost with the worker that holds them.
 
-    There is no `checkpoint`, a dead worker costs its blocks only. What the fit has learned is here, with the client:
-    against its death, fit with few `max_iter` and `warm_start=True` again and again, and pickle the learner in between.
+    A dead worker costs its blocks only. What the fit has learned is here, with the client, whose death `checkpoint` is
+    against.
 
     References
     ----------
@@ -207,6 +209,7 @@ class DaskMiniBatchDictionaryLearning(ClusterLearner, DictionaryLearner):
         warm_start=False,
         sparse_output=False,
         device="auto",
+        checkpoint=None,
     ):
         self.n_components = n_components
         self.alpha = alpha
@@ -244,8 +247,7 @@ class DaskMiniBatchDictionaryLearning(ClusterLearner, DictionaryLearner):
         self.warm_start = warm_start
         self.sparse_output = sparse_output
         self.device = device
-
-    checkpoint = None  # a parameter of learners on one machine
+        self.checkpoint = checkpoint
 
     @with_callbacks
     def fit(self, X, y=None):
@@ -264,14 +266,24 @@ class DaskMiniBatchDictionaryLearning(ClusterLearner, DictionaryLearner):
         self._check_learning_parameters()
         resuming = self.warm_start and hasattr(self, "components_")
         blocks = self._blocks(X, reset=True)
+        checkpoint, saved = self._begin_checkpoints(blocks)
         random_state = check_random_state(self.random_state)
         with single_threaded_blas, EpochReports(self, X, y) as reports:
-            update = self._update(blocks, resuming, random_state)
+            update = self._update(blocks, resuming, random_state, saved)
             stopping = SmoothedLoss(self.tol, self.max_no_improvement, blocks.shape[0])
-            with closing(self._steps(update, blocks, stopping, random_state)) as steps:
-                losses = self._epochs(steps, len(blocks), reports, update.dictionary.copy)
+            first_step = update.n_steps
+            if saved is not None:
+                vars(stopping).update(saved["stopping"])
+                first_step = saved["first_step"]
+            self.loss_curve_ = self._learn_from_blocks(
+                lambda order: self._steps(update, blocks, stopping, order, first_step),
+                blocks, reports, random_state, checkpoint, saved, update.dictionary.copy,
+                lambda: dict(
+                    dictionary=update.dictionary, memory=update.memory, stopping=vars(stopping), first_step=first_step
+                ),
+            )  # fmt: skip
         self._keep(update)
-        self.loss_curve_, self.n_iter_, self.converged_ = losses, len(losses), stopping.converged
+        self.n_iter_, self.converged_ = len(self.loss_curve_), stopping.converged
         return self
 
     def partial_fit(self, X, y=None):
@@ -315,10 +327,12 @@ class DaskMiniBatchDictionaryLearning(ClusterLearner, DictionaryLearner):
         validate_data(self, X, reset=reset, skip_check_array=True)
         return ArrayBlocks(X, current_client())
 
-    def _update(self, blocks, resuming, random_state):
+    def _update(self, blocks, resuming, random_state, saved=None):
         """The dictionary that learning goes on from, or a first one, and what is remembered with it."""
         constraint, memory, dtype = self._constraint(), None, compute_dtype(blocks.dtype)
-        if resuming:
+        if saved is not None:
+            dictionary, memory = saved["dictionary"], saved["memory"]
+        elif resuming:
             dictionary, memory = to_host(self.components_).astype(dtype), self._memory
             wanted = len(dictionary) if self.n_components is None else self.n_components, blocks.shape[1]
             if dictionary.shape != wanted:
@@ -337,11 +351,8 @@ class DaskMiniBatchDictionaryLearning(ClusterLearner, DictionaryLearner):
         """What a task is given beside its block."""
         return blocks.share(update.dictionary.copy()), update.options, self._threads, self.device
 
-    def _steps(self, update, blocks, stopping, random_state):
-        first_step = update.n_steps
-        batches = self._batches(
-            blocks, merged, _summary_of_block, lambda: self._arguments(update, blocks), random_state
-        )  # fmt: skip
+    def _steps(self, update, blocks, stopping, order, first_step):
+        batches = self._batches(blocks, order, merged, _summary_of_block, lambda: self._arguments(update, blocks))
         for numbers, _, summary in batches:
             size = summary.n_samples
             loss, change = update.learn_from(summary, blocks.rows)
