@@ -1,10 +1,12 @@
 """Learning from and encoding more patches than fit in memory: resident memory and throughput against in memory.
 
 Patches of 64 float32 features of the two photographs in scikit-learn go into a temporary .npy file, are learned from in
-one epoch and encoded into a folder of sparse codes. Every run has a process of its own. In memory the same is done with
-the whole array, loaded before the clock starts, and the codes stay in memory; both learn the same dictionary to the
-last bit. "cold" is from disk again, after the system has been told to forget what it keeps of the file, as it has of
-one that is larger than its memory. All take turns, and the best of several count: about 25 minutes.
+one epoch and encoded into a folder of sparse codes. In memory the same is done with the whole array, and the codes stay
+in memory; both learn the same dictionary to the last bit. "cold" is from disk again, after the system has been told to
+forget what it keeps of the file, as it has of one that is larger than its memory.
+
+Resident memory is that of a process of its own; for the throughput all take turns in one process, and the medians
+count: about half an hour.
 
     python benchmarks/from_disk.py                      # 1 and 10 million: results/from_disk.md
     python benchmarks/from_disk.py 200000 500000        # other sizes, nothing is kept
@@ -15,10 +17,12 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +33,7 @@ from sparseshare.threads import thread_count
 N_FEATURES, N_ATOMS, BATCH, ALPHA = 64, 128, 1024, 0.2
 MODES = "memory", "disk", "cold"
 SIZES = 1_000_000, 10_000_000
-N_TURNS, N_CODINGS = 3, 2  # processes of every mode; times that each of them encodes
+N_TURNS = 3
 MOST_RESIDENT, LEAST_SHARE, MOST_GROWTH = 600, 0.9, 40  # MB, of the throughput in memory, MB from least to most
 
 
@@ -61,8 +65,8 @@ def forget(file):
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def measure(mode, file, folder):
-    """What a process of its own prints."""
+def measure(modes, n_turns, file, folder):
+    """What a process of its own prints: rates of every mode, what it made, and the most memory of all."""
     from sparseshare import MiniBatchDictionaryLearning
 
     def learner():
@@ -71,47 +75,47 @@ def measure(mode, file, folder):
             sparse_output=True,
         )  # fmt: skip
 
-    X = np.load(file, mmap_mode=None if mode == "memory" else "r")
-    learner().fit(X[:4096]).transform(X[:4096])  # compiles
-    Path("/proc/self/clear_refs").write_text("5")
-    if mode == "cold":
-        forget(file)
-    start = time.perf_counter()
-    fitted = learner().fit(X)
-    fitting = time.perf_counter() - start
-    coding = []
-    for _ in range(N_CODINGS):
-        codes = None
+    def timed(mode, what, work):
         shutil.rmtree(folder, ignore_errors=True)  # codes that are there would not be computed again
         if mode == "cold":
             forget(file)
         start = time.perf_counter()
-        codes = fitted.transform(X) if mode == "memory" else fitted.transform(X, out=folder)
-        coding.append(time.perf_counter() - start)
-    peak = resident("VmHWM")
-    sums = [float(codes.sum())] if mode == "memory" else [float(block.rows.sum()) for block in codes.blocks()]
-    checks = float(fitted.components_.sum()), sum(sums)
-    print(json.dumps(dict(fit=len(X) / fitting, transform=len(X) / min(coding), peak=peak, checks=checks)))
+        result = work()
+        found[mode][what].append(len(signals[mode]) / (time.perf_counter() - start))
+        return result
+
+    signals = {mode: np.load(file, mmap_mode=None if mode == "memory" else "r") for mode in modes}
+    found = {mode: dict(fit=[], transform=[]) for mode in modes}
+    learner().fit(signals[modes[0]][:4096]).transform(signals[modes[0]][:4096])  # compiles
+    Path("/proc/self/clear_refs").write_text("5")
+    for _ in range(n_turns):
+        fitted = {mode: timed(mode, "fit", partial(learner().fit, X)) for mode, X in signals.items()}
+        for mode, X in signals.items():
+            out = {} if mode == "memory" else dict(out=folder)
+            codes = timed(mode, "transform", partial(fitted[mode].transform, X, **out))
+            peak = resident("VmHWM")
+            blocks = [codes] if mode == "memory" else (block.rows for block in codes.blocks())
+            sums = float(fitted[mode].components_.sum()), sum(float(block.sum()) for block in blocks)
+            found[mode].update(peak=peak, checks=sums)
+            del codes, blocks
+    print(json.dumps(found))
 
 
-def run(mode, file, folder):
-    command = [sys.executable, __file__, "--mode", mode, "--file", str(file), "--folder", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+def run(modes, n_turns, file, folder):
+    command = [sys.executable, __file__, "--modes", *modes, "--turns", str(n_turns), "--file", file, "--folder", folder]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     if result.returncode:
         sys.exit(result.stderr)
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def turns(file, folder):
-    """The best throughputs and the highest peak of every mode, taken in turns."""
-    best = {}
-    for _ in range(N_TURNS):
-        for mode in MODES:
-            row = run(mode, file, folder)
-            known = best.setdefault(mode, row)
-            for name in ("fit", "transform", "peak"):
-                known[name] = max(known[name], row[name])
-    return best
+def rows_of(file, folder):
+    """Of every mode the medians of its rates, and the memory of a process of its own."""
+    rows = run(MODES, N_TURNS, file, folder)
+    for mode, row in rows.items():
+        row.update(fit=statistics.median(row["fit"]), transform=statistics.median(row["transform"]))
+        row["peak"] = run([mode], 1, file, folder)[mode]["peak"]
+    return rows
 
 
 def keep(lines, passed):
@@ -123,8 +127,8 @@ def keep(lines, passed):
         f"memory of the process with all libraries. Wanted: less than {MOST_RESIDENT} MB from disk, the same for all",
         f"sizes, {LEAST_SHARE} of the throughput in memory: {'held' if passed else 'NOT HELD'}.", "",
         f"Measured: {', '.join(f'{key} {value}' for key, value in facts.items())}.",
-        f"Best of {N_TURNS} processes, in turns, that learn once and encode {N_CODINGS} times. disk: the file is in",
-        "the system's cache, since it has just been written; cold: it has been taken out of it.",
+        f"Medians of {N_TURNS} turns. disk: the file is in the system's cache, since it has just been written; cold:",
+        "it has been taken out of it.",
         "",
         "| patches | from | peak, MB | learned from a second | encoded a second |", "|---|---|---|---|---|", *lines,
     ]  # fmt: skip
@@ -135,11 +139,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sizes", nargs="*", type=int)
     parser.add_argument("--temporary", help="where files go; a disk, not a part of memory")
-    for name in ("--mode", "--file", "--folder"):
-        parser.add_argument(name, help=argparse.SUPPRESS)
+    for name, options in (("modes", dict(nargs="+")), ("turns", dict(type=int)), ("file", {}), ("folder", {})):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS, **options)
     given = parser.parse_args()
-    if given.mode:
-        measure(given.mode, given.file, given.folder)
+    if given.modes:
+        measure(given.modes, given.turns, given.file, given.folder)
         return
     peaks, passed, lines = [], True, []
     print(f"{'patches':>10} {'mode':>7} {'peak MB':>8} {'fit/s':>9} {'transform/s':>12}")
@@ -147,7 +151,7 @@ def main():
         with tempfile.TemporaryDirectory(dir=given.temporary) as folder:
             file = Path(folder) / "patches.npy"
             write_patches(file, n_patches)
-            rows = turns(file, Path(folder) / "codes")
+            rows = rows_of(file, Path(folder) / "codes")
         for mode, row in rows.items():
             print(f"{n_patches:10} {mode:>7} {row['peak']:8.0f} {row['fit']:9.0f} {row['transform']:12.0f}", flush=True)
             lines.append(

@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -55,6 +56,18 @@ class MappedFile:
                 if error.errno in _NO_ROOM:
                     reason = f"there is no room for the {self._end} bytes of the file ({error.strerror})"
                     raise OSError(error.errno, reason, str(self.filename)) from error
+
+    @contextmanager
+    def scattered(self):
+        """For reading pages from all over the file: what lies around them, megabytes maybe, is not fetched as well."""
+        if not hasattr(mmap, "MADV_RANDOM"):
+            yield
+            return
+        self.map.madvise(mmap.MADV_RANDOM)
+        try:
+            yield
+        finally:
+            self.map.madvise(mmap.MADV_NORMAL)
 
     def release(self):
         """Take its pages out of the memory of this process; those written to stay in the cache of the system."""

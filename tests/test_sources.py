@@ -1,5 +1,6 @@
 """Rows that are read piece by piece: each kind gives the rows of the array it stands for, and names what is wrong."""
 
+import mmap
 import os
 
 import numpy as np
@@ -142,6 +143,29 @@ def test_a_file_that_was_cut_is_an_error_and_no_crash(tmp_path):
     os.truncate(tmp_path / "X.npy", 1000)
     with pytest.raises(BlockError, match=r"block 0 .* could not be read: OSError: .* has been cut to 1000 bytes"):
         list(source.blocks())
+
+
+def test_rows_far_apart_do_not_fetch_what_lies_between(tmp_path):
+    """Seen by the advice that the system is given; without it every row brings megabytes along."""
+    advice = []
+
+    class Advised(mmap.mmap):
+        def madvise(self, option, *where):
+            advice.append(option)
+
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float32, (3000, 1024))
+    X[:] = np.arange(3000)[:, np.newaxis]
+    source = ArrayRows(X)
+    with open(tmp_path / "X.npy", "rb") as file, Advised(file.fileno(), 0, access=mmap.ACCESS_READ) as advised:
+        source._mapped.map = advised
+        for rows, wanted in ((np.array([7, 1500, 2900]), True), (np.arange(0, 300, 5), False)):
+            advice.clear()
+            np.testing.assert_array_equal(source[rows][:, 0], rows)
+            begun, ended = (option in advice for option in (mmap.MADV_RANDOM, mmap.MADV_NORMAL))
+            assert begun == ended == wanted
+            if wanted:
+                assert advice.index(mmap.MADV_RANDOM) < advice.index(mmap.MADV_NORMAL) == len(advice) - 1
+    assert source[np.array([], int)].shape == (0, 1024)
 
 
 def test_a_file_that_was_deleted_is_read_on(tmp_path):

@@ -10,6 +10,8 @@ from ..mapping import mapped_file
 from .blocks import is_block
 from .source import Source
 
+_FAR = 2**20  # bytes: rows further apart than this are not worth reading what lies between
+
 
 class ArrayRows(Source):
     """Rows of anything with a shape, a dtype and row slices: memory maps, zarr arrays, HDF5 data sets, arrays, CSR.
@@ -39,6 +41,12 @@ class ArrayRows(Source):
         with self._lock:
             block = self.array[rows]
         return block if issparse(block) else np.asarray(block)
+
+    def scattered(self, rows):
+        bytes_a_row = self.shape[1] * self.dtype.itemsize
+        if self._mapped is None or len(rows) == 0 or np.ptp(rows) * bytes_a_row < _FAR * len(rows):
+            return super().scattered(rows)
+        return self._mapped.scattered()
 
     def release(self, rows):
         if self._mapped is None:

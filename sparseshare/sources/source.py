@@ -1,5 +1,7 @@
 """Rows that are read when they are asked for: what all sources share."""
 
+from contextlib import nullcontext
+
 import numpy as np
 from scipy.sparse import issparse
 
@@ -48,12 +50,17 @@ class Source:
     def release(self, rows):
         """The rows of a slice will not be asked for soon."""
 
+    def scattered(self, rows):
+        """A context in which these rows, an int array, are read one by one."""
+        return nullcontext()
+
     def __getitem__(self, rows):
         """Rows of a slice or of numbers in any order, finite, in memory of their own."""
         if isinstance(rows, slice):
             return self._checked(*rows.indices(len(self))[:2])
         rows = np.asarray(rows)
-        parts, back = gathered(rows, _GAP, rows_a_block(self.shape[1], self.dtype), self._checked)
+        with self.scattered(rows):
+            parts, back = gathered(rows, _GAP, rows_a_block(self.shape[1], self.dtype), self._checked)
         return stacked(parts)[back] if parts else np.empty((0, self.shape[1]), self.dtype)
 
     def blocks(self, n_rows=None, first=0, *, finite=True):
@@ -89,7 +96,9 @@ class Source:
 
     def sample(self):
         """A few rows, always the same, from all over the source."""
-        return stacked([self._checked(row, row + 1, finite=False) for row in sampled(len(self))])
+        rows = sampled(len(self))
+        with self.scattered(np.array(rows)):
+            return stacked([self._checked(row, row + 1, finite=False) for row in rows])
 
     def _checked(self, start, stop, n_rows=None, finite=True):
         where, rows = self.place(start, stop, n_rows), slice(start, stop)
