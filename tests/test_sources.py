@@ -145,6 +145,7 @@ def test_a_file_that_was_cut_is_an_error_and_no_crash(tmp_path):
         list(source.blocks())
 
 
+@pytest.mark.skipif(not hasattr(mmap, "MADV_RANDOM"), reason="this system takes no advice")
 def test_rows_far_apart_do_not_fetch_what_lies_between(tmp_path):
     """Seen by the advice that the system is given; without it every row brings megabytes along."""
     advice = []
