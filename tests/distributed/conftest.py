@@ -1,9 +1,9 @@
-"""Two workers that are threads of this process, started once: kernels are loaded once, not three times."""
+"""Two workers that are threads of this process: kernels are loaded once, not three times."""
 
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its threads draw random numbers, which hypothesis takes for those of other tests
 def cluster():
     distributed = pytest.importorskip("distributed")
     pytest.importorskip("dask.array")
